@@ -1,0 +1,51 @@
+"""Model families (floor 4). One name resolves to one factory; the module is imported on first use."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from manylens.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from manylens.catalog import Row
+    from manylens.models.base import Model
+    from manylens.runtime.engines import EngineSettings
+
+FAMILIES: dict[str, str] = {
+    "dino": "manylens.models.dino:Dino",
+    "regions": "manylens.models.regions:Regions",
+    "ssd": "manylens.models.ssd:Ssd",
+    "efficientnet": "manylens.models.efficientnet:EfficientNet",
+    "minilm": "manylens.models.minilm:MiniLm",
+    "ppocr": "manylens.models.ppocr:PpOcr",
+    "words-to-mask": "manylens.models.composed.words_to_mask:WordsToMask",
+    "answers": "manylens.models.composed.answers:Answers",
+}
+
+
+def family(name: str, model: str = "") -> type[Model]:
+    """The class of a family.
+
+    Args:
+        name: The family, as catalog rows name it.
+        model: The model that asks, for the message.
+
+    Raises:
+        UnsupportedError: If this version has no loader for the family; lists those that it has.
+    """
+    try:
+        module, cls = FAMILIES[name].split(":")
+    except KeyError:
+        raise UnsupportedError(
+            f"{model or name}: this version has no loader for the family {name!r} yet",
+            f"the families that load are {', '.join(sorted(FAMILIES))}",
+        ) from None
+    return getattr(importlib.import_module(module), cls)
+
+
+def load(row: Row, files: Mapping[str, Path], settings: EngineSettings) -> Model:
+    """Load the model of a catalog row from its verified files."""
+    return family(row.family, row.id)(row, files, settings)

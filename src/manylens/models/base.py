@@ -1,0 +1,103 @@
+"""What every model is: files in, requests in, results out.
+
+A model is one checkpoint of one family. It knows nothing of the session; what it needs from other tasks it asks through
+``ctx.call``, which the session injects. Adding a family is one module here and rows in the catalog.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from manylens.errors import UnsupportedError
+from manylens.runtime.context import Context
+from manylens.runtime.engines import EngineSettings
+from manylens.tasks import Request
+
+if TYPE_CHECKING:
+    import torch
+
+    from manylens.catalog import Row
+    from manylens.media import Image
+
+
+class Model(ABC):
+    """Base of all models.
+
+    Args:
+        row: The catalog row that the model was made from.
+        files: The row's files by name, verified.
+        settings: Engine, precision, threads and device to run on.
+    """
+
+    batch_size: ClassVar[int] = 1
+    """How many requests one batch of :meth:`run` should bring; more costs memory without gaining speed."""
+
+    def __init__(self, row: Row, files: Mapping[str, Path], settings: EngineSettings) -> None:
+        self.row = row
+        self.files = files
+        self.settings = settings
+
+    @abstractmethod
+    def run(self, requests: Sequence[Request], ctx: Context) -> Iterator[Any]:
+        """Serve a batch of requests of one task, yielding one result for each, in order, as they are ready.
+
+        Args:
+            requests: Validated requests whose needs the row's capabilities cover.
+            ctx: Seed, deadline, cancellation, cost cap, progress, embedding store and ``call``.
+        """
+
+    def open(self, media: Any, ctx: Context) -> Any:
+        """Begin work that keeps state of its own (a video, an audio stream).
+
+        Raises:
+            UnsupportedError: If the model keeps no state.
+        """
+        raise UnsupportedError(f"{self.row.id} keeps no state between calls", "use run instead of open")
+
+    def trainable(self) -> Trainable:
+        """The model as a torch module with named parts, for training and explanation.
+
+        Raises:
+            UnsupportedError: If the checkpoint has no differentiable form.
+        """
+        raise UnsupportedError(
+            f"{self.row.id} has no trainable form", "name a model whose weights load into torch, such as manylens/vit-s"
+        )
+
+    def close(self) -> None:  # noqa: B027 - most models hold nothing that the garbage collector does not free
+        """Give memory back; the model is not used afterwards."""
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """A model opened for training and explanation; nothing here bears a family's own names.
+
+    Attributes:
+        module: The whole torch module.
+        parts: Named parts: ``encoder``, ``prompt_encoder``, ``decoder``, ``text_tower``, ``denoiser``, ``vae``, ``head``.
+        blocks: The encoder's blocks in order, first to last, for freezing up to a layer and layer-wise rates.
+        lora_targets: Names (suffixes of module paths) of the linear layers that LoRA adapts.
+        preprocess: Pictures to a float tensor ``(B, 3, H, W)`` in the module's own normalisation.
+        forward: Pixels ``(B, 3, H, W)`` to a dict of tensors, differentiable; ``image`` ``(B, D)`` and ``dense`` ``(B, h, w, D)``
+            for an encoder.
+        taps: Name to module whose output is worth looking at (attention, block outputs).
+    """
+
+    module: torch.nn.Module
+    parts: Mapping[str, torch.nn.Module]
+    blocks: Sequence[torch.nn.Module]
+    lora_targets: tuple[str, ...]
+    preprocess: Callable[[Sequence[Image]], torch.Tensor]
+    forward: Callable[[torch.Tensor], dict[str, torch.Tensor]]
+    taps: Mapping[str, torch.nn.Module] = field(default_factory=dict)
+
+
+class Call(Protocol):
+    """How a composed model asks for another task."""
+
+    def __call__(self, task: str, request: Request) -> Any:
+        """Run ``request`` on the session's model for ``task``."""
