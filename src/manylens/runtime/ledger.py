@@ -170,7 +170,7 @@ class Ledger:
         names = ", ".join(f'"{name}"' for name in _COLUMNS)
         query = f"SELECT {names} FROM calls {where} ORDER BY number DESC LIMIT ?"
         values = [*given.values(), -1 if limit is None else limit]
-        found = self._attempt(lambda database: database.execute(query, values).fetchall(), [])
+        found: list[tuple] = self._attempt(lambda database: database.execute(query, values).fetchall(), [])
         return [Entry(**dict(zip(_COLUMNS, row, strict=True))) for row in found]
 
     def summary(self, *, since: str | datetime | None = None) -> list[Summary]:
