@@ -1,0 +1,181 @@
+"""Which checkpoints there are, and how a name becomes one of them."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from manylens.catalog.families import Family, recognise
+from manylens.catalog.reader import DEFAULT_PATTERNS, read_catalog
+from manylens.catalog.row import Row
+from manylens.errors import UnknownModelError
+
+UNKNOWN_LICENCE = "see the model page"
+OWN = "manylens/"
+"""Owner of our own ids: such a name is never looked for on a hub."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class Catalog:
+    """The known checkpoints, by id.
+
+    Args:
+        rows: Row by id.
+    """
+
+    def __init__(self, rows: Mapping[str, Row]) -> None:
+        self._rows = dict(rows)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] | None = None) -> Catalog:
+        """Reads a catalog file.
+
+        Args:
+            path: A TOML file; the one that ships with manylens where it is None.
+
+        Raises:
+            CatalogError: The file is not a well-formed catalog.
+        """
+        return cls(read_catalog(Path(path) if path is not None else Path(__file__).with_name("catalog.toml")))
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows.values())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, identity: object) -> bool:
+        return identity in self._rows
+
+    def __getitem__(self, identity: str) -> Row:
+        """The row of an id.
+
+        Raises:
+            UnknownModelError: No row has that id; the nearest id is named.
+        """
+        try:
+            return self._rows[identity]
+        except KeyError:
+            raise self._unknown(identity) from None
+
+    def for_task(self, task: str, needs: frozenset[str] = frozenset(), embedded_only: bool = False) -> list[Row]:
+        """The rows that can serve a request, the preferred one first.
+
+        Args:
+            task: Name of the task.
+            needs: Capability words that the request computes; every one of them must be met.
+            embedded_only: Whether to leave out rows that need a model hub.
+
+        Returns:
+            Rows by falling rank; rows of equal rank by id. Empty where no row can.
+        """
+        rows = [
+            row
+            for row in self
+            if task in row.tasks and needs <= row.tasks[task] and (row.embedded or not embedded_only)
+        ]
+        return sorted(rows, key=lambda row: (-row.rank, row.id))
+
+    def parts(self, row: Row) -> list[Row]:
+        """The embedded rows that a composed row's tasks fall to when nothing else is named; empty for other rows."""
+        found: dict[str, Row] = {}
+        for use in row.uses:
+            task, _, capability = use.partition(":")
+            for part in self.for_task(task, frozenset({capability} if capability else ()), embedded_only=True)[:1]:
+                found[part.id] = part
+        return list(found.values())
+
+    def resolve(self, ref: str | os.PathLike[str]) -> Row:
+        """What a user's ``model=`` means.
+
+        Args:
+            ref: An id of the catalog; or a local folder in the hub's format; or ``owner/name`` of a hub repository that
+                the catalog does not list, whose family is known only once its config was fetched
+                (`WeightsStore.identify`).
+
+        Raises:
+            UnknownModelError: It is none of these.
+            UnsupportedError: It is a folder whose family nothing here loads.
+            WeightsError: It is a folder, but not in the hub's format.
+        """
+        name = os.fspath(ref)
+        if name in self._rows:
+            return self._rows[name]
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return folder_row(path, name)
+        if _HUB_ID.fullmatch(name) and not name.startswith(OWN):
+            return _hub_row(name)
+        if path.is_file():
+            raise UnknownModelError(
+                f"{name}: a file, not a model", "give the folder that it lies in, with its config.json"
+            )
+        raise self._unknown(name)
+
+    def _unknown(self, identity: str) -> UnknownModelError:
+        # The owner is often left out, so the names behind it are compared as well.
+        names = {
+            **{row.id.partition("/")[2].lower(): row.id for row in self},
+            **{row.id.lower(): row.id for row in self},
+        }
+        near = difflib.get_close_matches(identity.lower(), names, n=1, cutoff=0.6)
+        hint = "run manylens models for the list"
+        return UnknownModelError(
+            f"{identity}: no such model", f"did you mean {names[near[0]]}? {hint}" if near else hint
+        )
+
+
+def folder_row(folder: Path, name: str) -> Row:
+    """A row for a local folder in the hub's format.
+
+    Raises:
+        UnsupportedError: No family here loads it.
+        WeightsError: It is not in the hub's format.
+    """
+    row = Row(
+        id=name,
+        family="",
+        summary="local folder",
+        tasks={},
+        rank=0,
+        licence=UNKNOWN_LICENCE,
+        licence_note="of the checkpoint in the folder",
+        devices=("cpu", "cuda"),
+        folder=folder.resolve(),
+    )
+    return with_family(row, recognise(folder, name))
+
+
+def with_family(row: Row, family: Family) -> Row:
+    """The row, with what its family says about it; its memory is estimated from its size."""
+    return replace(
+        row, family=family.name, tasks=family.tasks, memory_mb=row.memory_mb or estimated_memory_mb(row.bytes)
+    )
+
+
+def estimated_memory_mb(weight_bytes: int) -> int:
+    """MiB that weights of a size take when loaded, with activations; 0 where the size is not known.
+
+    A rule of thumb for models that nobody measured: the weights, half as much again, and 200 MiB.
+    """
+    return round(weight_bytes * 1.5 / 2**20) + 200 if weight_bytes else 0
+
+
+def _hub_row(repo: str) -> Row:
+    return Row(
+        id=repo,
+        family="",
+        summary="model hub repository",
+        tasks={},
+        rank=0,
+        licence=UNKNOWN_LICENCE,
+        devices=("cpu", "cuda"),
+        repo=repo,
+        revision="main",
+        patterns=DEFAULT_PATTERNS,
+    )

@@ -1,0 +1,83 @@
+"""Recognises the family of a model folder in the hub's format from its config."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from manylens.errors import UnsupportedError, WeightsError
+
+CONFIG, PIPELINE = "config.json", "model_index.json"
+"""The file that says what a folder holds: a model, or a pipeline of several."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of checkpoints.
+
+    Attributes:
+        name: Its module in ``models/``.
+        model_types: Values of ``model_type`` in ``config.json`` that belong to it.
+        pipelines: Values of ``_class_name`` in ``model_index.json`` that belong to it.
+        tasks: What its checkpoints can take in each task.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    pipelines: tuple[str, ...]
+    tasks: Mapping[str, frozenset[str]]
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """All known families, from ``families.toml``."""
+    data = tomllib.loads(Path(__file__).with_name("families.toml").read_text(encoding="utf-8"))
+    return tuple(
+        Family(
+            name=name,
+            model_types=tuple(table.get("model_types", ())),
+            pipelines=tuple(table.get("pipelines", ())),
+            tasks={task: frozenset(words) for task, words in table["tasks"].items()},
+        )
+        for name, table in data.items()
+    )
+
+
+def recognise(folder: Path, name: str) -> Family:
+    """The family of a folder.
+
+    Args:
+        folder: A folder with ``config.json`` (a model) or ``model_index.json`` (a pipeline).
+        name: What to call the folder in an error.
+
+    Raises:
+        WeightsError: It has neither file, or that file does not say what the folder holds.
+        UnsupportedError: No family here loads what it holds.
+    """
+    for filename, key, known in ((PIPELINE, "_class_name", "pipelines"), (CONFIG, "model_type", "model_types")):
+        if not (folder / filename).is_file():
+            continue
+        kind = _read(folder / filename, name).get(key)
+        if not isinstance(kind, str):
+            raise WeightsError(f"{name}: its {filename} has no {key}", "give a folder in the format of a model hub")
+        for family in families():
+            if kind in getattr(family, known):
+                return family
+        names = sorted(kind for family in families() for kind in getattr(family, known))
+        raise UnsupportedError(f"{name}: no family here loads {key} {kind!r}", f"known are {', '.join(names)}")
+    raise WeightsError(f"{name}: the folder has no {CONFIG}", "give a folder in the format of a model hub")
+
+
+def _read(path: Path, name: str) -> Mapping[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{name}: its {path.name} is not JSON ({error})", "fetch the folder again") from error
+    if not isinstance(values, dict):
+        raise WeightsError(f"{name}: its {path.name} is not a JSON object", "fetch the folder again")
+    return values

