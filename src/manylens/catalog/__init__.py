@@ -4,7 +4,7 @@ from manylens.catalog.catalog import Catalog
 from manylens.catalog.progress import ProgressCallback
 from manylens.catalog.reader import CatalogError
 from manylens.catalog.row import CAPABILITIES, Row, State, WeightFile, Wheel, capabilities
-from manylens.catalog.store import Announce, WeightsStore, default_home, is_offline, licence_line, print_licence
+from manylens.catalog.store import Announce, WeightsStore, licence_line, print_licence
 
 __all__ = [
     "CAPABILITIES",
@@ -18,8 +18,6 @@ __all__ = [
     "WeightsStore",
     "Wheel",
     "capabilities",
-    "default_home",
-    "is_offline",
     "licence_line",
     "print_licence",
 ]

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import IO, Literal
 
 from manylens.catalog.hashing import copy_hashing, file_sha256
 from manylens.catalog.progress import megabytes
@@ -23,8 +23,8 @@ class Blobs:
     """Files by sha256 below one folder, and the folders of the models that link to them.
 
     ``blobs/<sha256>`` is the content, ``blobs/<sha256>.json`` the size and time of change at which it was last
-    verified, ``blobs/<sha256>.part`` a file being written, ``rows/<model>/<name>`` the names under which a model uses it (a hard
-    link, or a symbolic one where the file system has no hard links).
+    verified, ``blobs/<sha256>.part`` a file being written, ``rows/<model>/<name>`` the names under which
+    a model uses it (a hard link, or a symbolic one where the file system has no hard links).
 
     Args:
         root: Folder of the store; made on first use.
@@ -96,7 +96,7 @@ class Blobs:
                 stamp.unlink(missing_ok=True)
         return "ready" if right else "corrupt"
 
-    def write(self, sha256: str, stream: BinaryIO, name: str) -> None:
+    def write(self, sha256: str, stream: IO[bytes], name: str) -> None:
         """Takes content in, unless it is there already.
 
         Args:

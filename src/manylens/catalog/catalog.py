@@ -6,10 +6,9 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
-from manylens.catalog.families import Family, recognise
+from manylens.catalog.families import recognise, with_family
 from manylens.catalog.reader import DEFAULT_PATTERNS, read_catalog
 from manylens.catalog.row import Row
 from manylens.errors import UnknownModelError
@@ -149,21 +148,6 @@ def folder_row(folder: Path, name: str) -> Row:
         folder=folder.resolve(),
     )
     return with_family(row, recognise(folder, name))
-
-
-def with_family(row: Row, family: Family) -> Row:
-    """The row, with what its family says about it; its memory is estimated from its size."""
-    return replace(
-        row, family=family.name, tasks=family.tasks, memory_mb=row.memory_mb or estimated_memory_mb(row.bytes)
-    )
-
-
-def estimated_memory_mb(weight_bytes: int) -> int:
-    """MiB that weights of a size take when loaded, with activations; 0 where the size is not known.
-
-    A rule of thumb for models that nobody measured: the weights, half as much again, and 200 MiB.
-    """
-    return round(weight_bytes * 1.5 / 2**20) + 200 if weight_bytes else 0
 
 
 def _hub_row(repo: str) -> Row:

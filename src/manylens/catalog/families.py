@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from manylens.catalog.row import Row
 from manylens.errors import UnsupportedError, WeightsError
 
 CONFIG, PIPELINE = "config.json", "model_index.json"
@@ -71,6 +72,21 @@ def recognise(folder: Path, name: str) -> Family:
         names = sorted(kind for family in families() for kind in getattr(family, known))
         raise UnsupportedError(f"{name}: no family here loads {key} {kind!r}", f"known are {', '.join(names)}")
     raise WeightsError(f"{name}: the folder has no {CONFIG}", "give a folder in the format of a model hub")
+
+
+def with_family(row: Row, family: Family) -> Row:
+    """The row, with what its family says about it; its memory is estimated from its size."""
+    return replace(
+        row, family=family.name, tasks=family.tasks, memory_mb=row.memory_mb or estimated_memory_mb(row.bytes)
+    )
+
+
+def estimated_memory_mb(weight_bytes: int) -> int:
+    """MiB that weights of a size take when loaded, with activations; 0 where the size is not known.
+
+    A rule of thumb for models that nobody measured: the weights, half as much again, and 200 MiB.
+    """
+    return round(weight_bytes * 1.5 / 2**20) + 200 if weight_bytes else 0
 
 
 def _read(path: Path, name: str) -> Mapping[str, Any]:

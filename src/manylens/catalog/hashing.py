@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import IO, Protocol
 
 CHUNK = 1 << 20
 
@@ -15,7 +15,7 @@ class _Writable(Protocol):
     def write(self, data: bytes, /) -> object: ...
 
 
-def copy_hashing(source: BinaryIO, target: _Writable) -> tuple[str, int]:
+def copy_hashing(source: IO[bytes], target: _Writable) -> tuple[str, int]:
     """Copies a stream and hashes it on the way.
 
     Returns:

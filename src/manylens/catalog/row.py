@@ -26,6 +26,8 @@ CAPABILITIES: Mapping[str, frozenset[str]] = {
     "detect": frozenset({"closed", "names", "like"}),
     "classify": frozenset({"closed", "names"}),
     "embed": frozenset({"image", "region", "text", "audio", "dense"}),
+    "answer": frozenset({"default", "several"}),
+    "structure": frozenset({"canny", "edges", "lines", "scribble", "pose", "normal", "depth", "segmentation"}),
 }
 """What the models of a task can differ in; a request computes the words it needs. Other tasks have only ``default``."""
 

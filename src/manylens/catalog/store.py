@@ -9,30 +9,19 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from manylens.catalog.blobs import Blobs
+from manylens.catalog.families import recognise, with_family
 from manylens.catalog.progress import ProgressCallback, megabytes, terminal_progress
 from manylens.catalog.row import Row, State
 from manylens.catalog.sources import Source
 from manylens.catalog.sources.folder import FolderSource
+from manylens.catalog.sources.hub import HubSource
 from manylens.catalog.sources.package import PackageSource
 from manylens.catalog.sources.wheel import WheelSource
 from manylens.errors import NetworkError, UserError, WeightsError
+from manylens.runtime import paths
 
 Announce = Callable[[Row], None]
 """Called with the row before its weights are downloaded, to show licence and size."""
-
-
-def default_home() -> Path:
-    """Where manylens keeps its files: ``MANYLENS_HOME``, or the user's cache folder."""
-    if home := os.environ.get("MANYLENS_HOME"):
-        return Path(home).expanduser().absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("manylens", appauthor=False))
-
-
-def is_offline() -> bool:
-    """Whether ``MANYLENS_OFFLINE`` switches all connections off."""
-    return os.environ.get("MANYLENS_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
 def licence_line(row: Row) -> str:
@@ -54,24 +43,26 @@ class WeightsStore:
     taken for a weight file.
 
     Args:
-        home: Folder of manylens; `default_home` where it is None. The weights lie in ``weights/`` in it.
+        home: Folder of manylens; `runtime.paths.home` where it is None. The weights lie in ``weights/`` in it.
         offline: Whether connections are switched off; what ``MANYLENS_OFFLINE`` says at the time where it is None.
     """
 
     def __init__(self, home: str | os.PathLike[str] | None = None, offline: bool | None = None) -> None:
-        self.root = (Path(home).expanduser().absolute() if home is not None else default_home()) / "weights"
+        self.root = (Path(home).expanduser().absolute() if home is not None else paths.home()) / "weights"
         self._offline = offline
         blobs = Blobs(self.root)
+        self._hub = HubSource(blobs)
         self._sources: dict[str, Source] = {
             "wheel": WheelSource(blobs),
             "package": PackageSource(),
             "folder": FolderSource(),
+            "hub": self._hub,
         }
 
     @property
     def offline(self) -> bool:
         """Whether connections are switched off now."""
-        return is_offline() if self._offline is None else self._offline
+        return paths.offline() if self._offline is None else self._offline
 
     def state(self, row: Row) -> State:
         """Where the weights of a row stand; quick, and without a connection. A composed row is always ready."""
@@ -151,6 +142,30 @@ class WeightsStore:
         """
         return 0 if row.composed else self._source(row).remove(row)
 
+    def identify(self, row: Row) -> Row:
+        """The row with its family and tasks, for a hub repository that the catalog does not list.
+
+        Only the repository's config is fetched, so that nothing large comes for a model that nothing here loads.
+
+        Raises:
+            UnsupportedError: No family here loads it.
+            UnknownModelError: The hub has no such repository.
+            NetworkError: The hub did not answer, or connections are switched off.
+        """
+        if row.family or row.source != "hub":
+            return row
+        if not self._hub.has_config(row):
+            self._require_network(row)
+            self._hub.fetch_config(row, lambda *_: None)
+        return with_family(row, recognise(self._hub.config_folder(row), row.id))
+
+    def _require_network(self, row: Row) -> None:
+        if self.offline:
+            raise NetworkError(
+                f"{row.id}: not on this machine, and connections are switched off",
+                f"unset MANYLENS_OFFLINE, or run manylens pull {row.id} where there is a network",
+            )
+
     def _fetch(
         self,
         row: Row,
@@ -160,11 +175,7 @@ class WeightsStore:
         accept_licence: bool,
     ) -> None:
         if row.source in ("wheel", "hub"):
-            if self.offline:
-                raise NetworkError(
-                    f"{row.id}: not on this machine, and MANYLENS_OFFLINE switches connections off",
-                    f"unset MANYLENS_OFFLINE, or run manylens pull {row.id} where there is a network",
-                )
+            self._require_network(row)
             if row.commercial is False and not accept_licence:
                 raise UserError(
                     f"{row.id}: its licence ({row.licence}) does not allow commercial use",

