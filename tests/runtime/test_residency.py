@@ -69,8 +69,8 @@ def test_the_base_counts_and_the_refusal_names_the_numbers() -> None:
         pass
     with pytest.raises(
         BudgetError,
-        match=r"^manylens/x: needs 900 MB on top of the 100 MB that the program takes, but the memory budget is 512 MB; "
-        "raise it with --memory-budget or name a smaller model$",
+        match=r"^manylens/x: needs 900 MB on top of the 100 MB that the program takes, but the memory budget is "
+        "512 MB; raise it with --memory-budget or name a smaller model$",
     ):
         residency.lease("manylens/x", 900 * MB, Thing).__enter__()
     assert keys(residency) == ["small"]  # nothing leaves for what can never fit
