@@ -48,7 +48,7 @@ def decode_dicom(source: Source, page: int = 0) -> tuple[RGB, ImageInfo]:
         ) from error
     notes = [note] + ([f"first of {frames} frames" if page == 0 else f"frame {page} of {frames}"] if frames > 1 else [])
     mode = str(dataset.get("PhotometricInterpretation", ""))
-    return pixels, ImageInfo("DICOM", mode, int(dataset.get("BitsStored", 8)), frames, page, False, tuple(notes))
+    return pixels, ImageInfo("DICOM", mode, int(dataset.get("BitsStored", 8)), frames, page, notes=tuple(notes))
 
 
 def _read(source: Source, pixels: bool) -> Any:

@@ -37,6 +37,7 @@ class ImageInfo:
         frames: Frames or pages in the file.
         frame: Which of them this is, from 0.
         turned: Whether an EXIF orientation was applied.
+        seconds: How long an animation shows this frame; None for a still picture.
         notes: What was changed or left out, in plain words.
     """
 
@@ -46,6 +47,7 @@ class ImageInfo:
     frames: int = 1
     frame: int = 0
     turned: bool = False
+    seconds: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -66,6 +68,13 @@ def check_size(name: str, width: int, height: int) -> None:
             f"{name}: {width} x {height} is {width * height / 1e6:.0f} million pixels, the limit is {limit / 1e6:g}",
             f"make it smaller, or set MANYLENS_MAX_PIXELS={width * height} if you trust the file",
         )
+
+
+def is_picture(source: Source) -> bool:
+    """Whether this is a picture or an animation, by its first bytes."""
+    with source.open() as file:
+        prefix = file.read(16)
+    return any(_accepts(format_name, prefix) for format_name in _FORMATS)
 
 
 def check(source: Source) -> None:
@@ -136,7 +145,9 @@ def _load(name: str, image: PIL.Image.Image, page: int) -> tuple[PIL.Image.Image
     notes = []
     if frames > 1:
         notes.append(f"first of {frames} frames" if page == 0 else f"frame {page} of {frames}, counted from 0")
-    info = ImageInfo(image.format, mode, bits, frames, page, max(before, after) > 1, tuple(notes))
+    shown_ms = image.info.get("duration") if frames > 1 else None
+    seconds = shown_ms / 1000 if isinstance(shown_ms, int | float) else None
+    info = ImageInfo(image.format, mode, bits, frames, page, max(before, after) > 1, seconds, tuple(notes))
     return turn_upright(image, after), info
 
 
@@ -177,28 +188,34 @@ def _opened(source: Source) -> Iterator[PIL.Image.Image]:
 
 def _identify(name: str, file: BinaryIO) -> PIL.Image.Image | None:
     prefix = file.read(16)
-    openers = _openers()
-    for format_name in _FORMATS:
-        factory, accept = openers.get(format_name, (None, None))
-        if factory is None or accept is None or accept(prefix) is not True:
-            continue
-        file.seek(0)
-        with _broken_named(name, format_name):
-            image: PIL.Image.Image = factory(file, "")
-            return image
-    return None
+    format_name = next((known for known in _FORMATS if _accepts(known, prefix)), None)
+    if format_name is None:
+        return None
+    file.seek(0)
+    with _broken_named(name, format_name):
+        image: PIL.Image.Image = _openers()[format_name][0](file, "")
+        return image
+
+
+def _accepts(format_name: str, prefix: bytes) -> bool:
+    _, accept = _openers().get(format_name, (None, None))
+    return bool(accept and accept(prefix) is True)
 
 
 @contextmanager
 def _broken_named(name: str, format_name: str | None) -> Iterator[None]:
+    import PIL.Image
+
     try:
         yield
     except MediaError:
         raise
+    except PIL.Image.DecompressionBombError as error:  # WebP, GIF and MPO have Pillow's own limit inside
+        raise MediaError(f"{name}: more pixels than Pillow opens in {format_name}", "save it as PNG") from error
     except MemoryError as error:
         raise MediaError(f"{name}: does not fit in memory", "make it smaller") from error
     except Exception as error:  # each of Pillow's parsers has its own kinds of error for a bad file
-        reason = f" ({error})" if str(error) else ""
+        reason = f" ({str(error).lower()})" if isinstance(error, OSError) else ""  # the others tell users nothing
         raise MediaError(
-            f"{name}: the {format_name} file is cut short or broken{reason.lower()}", "get a whole copy of it"
+            f"{name}: the {format_name} file is cut short or broken{reason}", "get a whole copy of it"
         ) from error

@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from manylens.errors import MediaError, PromptError
 from manylens.media import formats
-from manylens.media.field import MediaField
+from manylens.media.base import Media
 from manylens.media.formats import ImageInfo
 from manylens.media.identity import content_id
 from manylens.media.pixels import RGB, array_to_rgb, orientation_of, to_rgb, turn_upright
-from manylens.media.sources import Source, find
+from manylens.media.sources import Source, find, is_encoded
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     ImageLike: TypeAlias = "Image | str | os.PathLike[str] | bytes | PIL.Image.Image | npt.NDArray[np.uint8]"
 
 
-class Image(MediaField):
+class Image(Media):
     """A picture as every model here sees it: RGB, uint8, upright, never changed.
 
     Make one with `Image.of`. A file is looked at there (its header, so a missing, empty, foreign or oversized file
@@ -78,7 +78,7 @@ class Image(MediaField):
 
         if isinstance(source, cls):
             return source
-        if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
+        if is_encoded(source):
             found = find(source)
             formats.check(found)
             return cls(None, name=found.label, path=found.path, source=found, page=page)
@@ -183,22 +183,8 @@ class Image(MediaField):
         """``name``, ``width``, ``height`` and ``id``: how an image stands in JSON."""
         return {"name": self.name, "width": self.width, "height": self.height, "id": self.id}
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Image):
-            return NotImplemented
-        return self is other or (self.size == other.size and self.id == other.id)
-
-    def __hash__(self) -> int:
-        return hash(self.id)
-
     def __repr__(self) -> str:
         return f"<Image {self.name}>" if self._pixels is None else f"<Image {self.name} {self.width} x {self.height}>"
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         # To another process or machine go the pixels: the path may not be there.

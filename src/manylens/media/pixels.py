@@ -126,7 +126,7 @@ def array_to_rgb(array: npt.NDArray[Any]) -> tuple[RGB, list[str]]:
     if array.dtype != np.uint8:
         raise MediaError(
             f"array: its type is {array.dtype}, a picture is uint8",
-            "scale it to 0..255 and convert it, such as (array * 255).astype('uint8')",
+            "scale it to 0..255 and convert it with .astype('uint8')",
         )
     shape = "x".join(map(str, array.shape))
     if 0 in array.shape or array.ndim not in (2, 3):

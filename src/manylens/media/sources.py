@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeGuard
 from urllib.parse import unquote_to_bytes
 
 from manylens.errors import MediaError
+
+Encoded = str | os.PathLike[str] | bytes | bytearray | memoryview
 
 _paths_allowed: ContextVar[bool] = ContextVar("paths_allowed", default=True)
 
@@ -72,7 +74,12 @@ class Source:
         return self.path.name if self.path is not None else self.name
 
 
-def find(source: str | os.PathLike[str] | bytes, *, folders: bool = False) -> Source:
+def is_encoded(source: object) -> TypeGuard[Encoded]:
+    """Whether this is a path, bytes or a data URI, which `find` takes."""
+    return isinstance(source, str | os.PathLike | bytes | bytearray | memoryview)
+
+
+def find(source: Encoded, *, folders: bool = False) -> Source:
     """Turn a path, bytes or a data URI into a source that is there, is not empty and can be read.
 
     Args:
@@ -92,7 +99,9 @@ def find(source: str | os.PathLike[str] | bytes, *, folders: bool = False) -> So
         if text[:5].lower() == "data:":
             return _filled(Source("data URI", data=_data_uri(text)))
         if match := re.match(r"([a-z][a-z0-9+.-]+)://", text, re.IGNORECASE):
-            raise MediaError(f"{short(text)}: is a {match[1].lower()} address", "download it first and give its path")
+            raise MediaError(
+                f"{short(text)}: {match[1].lower()} addresses are not opened", "download it first and give its path"
+            )
     if not _paths_allowed.get():
         raise MediaError(f"{short(text)}: paths are not accepted here", "send the content as a data URI")
     if not text:
@@ -134,7 +143,7 @@ def _unreadable(name: str, error: Exception) -> MediaError:
     if isinstance(error, PermissionError):
         return MediaError(f"{name}: no permission to read it", "change its permissions or give another file")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return MediaError(f"{name}: cannot be read ({reason.lower()})", "check the path")
+    return MediaError(f"{name}: cannot be read ({reason.lower().rstrip('.')})", "check the path")
 
 
 def _data_uri(text: str) -> bytes:
