@@ -78,12 +78,13 @@ class Trainable:
 
     Attributes:
         module: The whole torch module.
-        parts: Named parts: ``encoder``, ``prompt_encoder``, ``decoder``, ``text_tower``, ``denoiser``, ``vae``, ``head``.
+        parts: Named parts: ``encoder``, ``prompt_encoder``, ``decoder``, ``text_tower``, ``denoiser``, ``vae``,
+            ``head``.
         blocks: The encoder's blocks in order, first to last, for freezing up to a layer and layer-wise rates.
         lora_targets: Names (suffixes of module paths) of the linear layers that LoRA adapts.
         preprocess: Pictures to a float tensor ``(B, 3, H, W)`` in the module's own normalisation.
-        forward: Pixels ``(B, 3, H, W)`` to a dict of tensors, differentiable; ``image`` ``(B, D)`` and ``dense`` ``(B, h, w, D)``
-            for an encoder.
+        forward: Pixels ``(B, 3, H, W)`` to a dict of tensors, differentiable; ``image`` ``(B, D)`` and ``dense``
+            ``(B, h, w, D)`` for an encoder.
         taps: Name to module whose output is worth looking at (attention, block outputs).
     """
 

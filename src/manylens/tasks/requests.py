@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from manylens.media import Audio, Image, Mask, Video
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from manylens.errors import PromptError
+from manylens.media import Audio, Image, MaskInput, Video
 from manylens.tasks import flags
 from manylens.tasks.flags import Flag
 from manylens.tasks.geometry import Box, Point, check_box, check_point
@@ -91,7 +91,7 @@ class ObjectPrompt(_Part):
     points: tuple[Point, ...] = Field((), description="Clicks on the object, (x, y) in pixels.")
     background_points: tuple[Point, ...] = Field((), description="Clicks on what is not the object.")
     box: Box | None = Field(None, description="A box around the object: x0, y0, x1, y1.")
-    mask: Mask | None = Field(None, description="A coarse mask of the object, of the picture's size.")
+    mask: MaskInput | None = Field(None, description="A coarse mask of the object, of the picture's size.")
 
     def check(self, image: Image) -> None:
         """Refuse what does not lie on the picture; see :mod:`manylens.tasks.geometry`."""
@@ -127,7 +127,7 @@ class Example(_Part):
     """A picture with a mask of the thing meant, and the thing's name if it has one."""
 
     image: Image = Field(description="The example picture.")
-    mask: Mask = Field(description="The thing in it, a mask of the example picture's size.")
+    mask: MaskInput = Field(description="The thing in it, a mask of the example picture's size.")
     name: str | None = Field(None, description="What the thing is called.")
 
     @model_validator(mode="after")
@@ -172,7 +172,7 @@ class SegmentRequest(ImageRequest):
     box: Annotated[Box | None, Flag("--box", "x0,y0,x1,y1", parse=flags.box)] = Field(
         None, description="A box around the object."
     )
-    mask: Annotated[Mask | None, Flag("--mask", "FILE")] = Field(
+    mask: Annotated[MaskInput | None, Flag("--mask", "FILE")] = Field(
         None, description="A coarse mask of the object to refine, of the picture's size."
     )
     text: Annotated[str | None, Flag("--text", "WORDS")] = Field(None, description="The thing in words, such as 'cat'.")
@@ -237,7 +237,7 @@ class TrackRequest(Request):
     box: Annotated[Box | None, Flag("--box", "x0,y0,x1,y1", parse=flags.box)] = Field(
         None, description="A box around the object in that frame."
     )
-    mask: Annotated[Mask | None, Flag("--mask", "FILE")] = Field(
+    mask: Annotated[MaskInput | None, Flag("--mask", "FILE")] = Field(
         None, description="A mask of the object in that frame."
     )
     text: Annotated[str | None, Flag("--text", "WORDS")] = Field(None, description="The thing in words.")
@@ -416,7 +416,7 @@ class EditRequest(ImageRequest):
 
     task: ClassVar[str] = "edit"
     instruction: str | None = Field(None, description="What to change, such as 'make it night'.")
-    mask: Annotated[Mask | None, Flag("--mask", "FILE")] = Field(None, description="The part to make anew.")
+    mask: Annotated[MaskInput | None, Flag("--mask", "FILE")] = Field(None, description="The part to make anew.")
     text: str | None = Field(None, description="What the masked part shall show.")
 
     @model_validator(mode="after")

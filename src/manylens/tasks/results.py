@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from manylens.media import Image
     from supervision import Detections
+
+    from manylens.media import Image
 
 Box = tuple[float, float, float, float]
 
@@ -303,15 +304,16 @@ def _detections_json(found: Detections) -> dict[str, Any]:
             "box": [round(float(v), 2) for v in found.xyxy[i]],
             "score": None if found.confidence is None else round(float(found.confidence[i]), 6),
             "mask": None if found.mask is None else to_rle(found.mask[i]),
+            "class_id": None if found.class_id is None else int(found.class_id[i]),
             "tracker_id": None if found.tracker_id is None else int(found.tracker_id[i]),
         }
         rows.append(row | {key: np.asarray(found.data[key])[i].item() for key in found.data})
-    return {"kind": "detections", "detections": rows}
+    return {"type": "detections", "detections": rows}
 
 
 def _body(result: Result) -> dict[str, Any]:
     kept = {f.name: _plain(getattr(result, f.name)) for f in fields(result) if f.name != "provenance"}
-    return {"kind": type(result).__name__.lower(), **kept}
+    return {"type": type(result).__name__.lower(), **kept}
 
 
 def _plain(value: Any) -> Any:

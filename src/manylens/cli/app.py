@@ -1,0 +1,79 @@
+"""The command line (floor 11): one command a task, made from the declarations, and the commands about the house."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from manylens.cli import house
+from manylens.cli.ask import ask
+from manylens.cli.output import complain, exit_code
+from manylens.cli.parameters import join_words
+from manylens.cli.task_commands import command
+from manylens.tasks import TASKS
+
+_HELP = "Many lenses, one view: one platform in which the visual foundation models work together."
+
+
+def app(only: str | None = None) -> typer.Typer:
+    """The application.
+
+    Args:
+        only: Build this command whole and the others by name only: reading every signature would cost the start.
+    """
+    made = typer.Typer(
+        name="manylens",
+        help=_HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(_root)
+    made.command("ask", short_help=TASKS["ask"].summary, rich_help_panel="Workflows")(ask)
+    for task in TASKS.values():
+        if not task.workflow:
+            made.command(task.name, short_help=task.summary)(command(task) if only in (task.name, None) else _named)
+    for name, function in house.COMMANDS.items():
+        made.command(name)(function)
+    return made
+
+
+def _root() -> None:
+    """Many lenses, one view: one platform in which the visual foundation models work together."""
+
+
+def _named() -> None:
+    """Stands in the list of commands for one that was not asked for."""
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command line: exit code 0, 2 for the user's mistake, 1 for ours; never a traceback for either."""
+    given = list(sys.argv[1:] if words is None else words)
+    if given in (["--version"], ["-V"]):
+        given = ["version"]
+    asked = given[0] if given else ""
+    if asked in TASKS:
+        given = join_words(given, TASKS[asked].request)
+    try:
+        app(asked)(given, standalone_mode=True)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if _debugging():
+            raise
+        complain(error)
+        sys.exit(exit_code(error))
+
+
+def _debugging() -> bool:
+    import os
+
+    return os.environ.get("MANYLENS_DEBUG", "") not in ("", "0")

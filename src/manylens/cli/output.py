@@ -1,0 +1,87 @@
+"""What commands print and write: results for people or for machines, errors in one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from manylens.errors import ManylensError
+from manylens.tasks import Request, provenance_of, to_json
+
+
+def complain(error: BaseException) -> None:
+    """One line on standard error."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"error: {text}", file=sys.stderr, flush=True)
+
+
+def exit_code(error: BaseException) -> int:
+    """2 for the user's mistake, 1 for ours."""
+    return error.exit_code if isinstance(error, ManylensError) else 1
+
+
+def show(task: str, request: Request, result: Any, *, out: Path | None, as_json: bool, line: bool = False) -> None:
+    """Print a result, and write its files where the user asked for them.
+
+    Args:
+        task: The task's name.
+        request: What was asked.
+        result: What came of it.
+        out: Folder for files, or None.
+        as_json: JSON instead of words.
+        line: One JSON object a line, or the picture's name before the words, for many results.
+    """
+    from manylens.render import say, write_result
+
+    pictures = request.pictures()
+    image = pictures[0] if pictures else None
+    name = Path(image.name).stem if image is not None else task
+    files = write_result(result, image, out, f"{name}-{task}") if out is not None else []
+    if as_json:
+        body = {"task": task, "input": image.name if image is not None else None}
+        body |= {**to_json(result), "files": [str(file) for file in files]}
+        print(json.dumps(body, indent=None if line else 1))
+        return
+    if line and image is not None:
+        print(f"{image.name}:", end=" ")
+    print(say(result))
+    provenance = provenance_of(result)
+    if provenance is not None:
+        for note in provenance.notes:
+            print(f"note: {note}", file=sys.stderr)
+        if not line:
+            engine = f", {provenance.engine} {provenance.precision}" if provenance.engine else ""
+            print(f"({provenance.model}{engine}, {provenance.seconds:.2f} s)")
+    for file in files:
+        print(f"wrote {file}")
+
+
+def progress(items: Sequence[Any], label: str, quiet: bool) -> Iterator[Any]:
+    """The items, with a progress bar on standard error where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return iter(track(items, description=label, console=console, disable=quiet or not console.is_terminal, transient=True))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table for people; plain, tab-separated lines where the output is no terminal, so that it can be cut and piped."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        print("\t".join(columns))
+        for row in rows:
+            print("\t".join(row))
+        return
+    drawn = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*row)
+    console.print(drawn)

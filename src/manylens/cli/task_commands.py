@@ -1,0 +1,78 @@
+"""One command for each task, made from its declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from manylens.cli import output
+from manylens.cli.parameters import COMMON, fields_from, flag_of, signature
+from manylens.errors import MediaError, PromptError
+from manylens.tasks import Task
+
+_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".avif", ".heic", ".dcm"}
+
+
+def command(task: Task) -> Callable[..., None]:
+    """The function behind ``manylens TASK``; typer reads its signature."""
+    positional = [name for name, info in task.request.model_fields.items() if not flag_of(info).name]
+    several = positional == ["image"]
+
+    def run(**values: Any) -> None:
+        options = {name: values.pop(name) for name in COMMON}
+        given = values.get("image") if several else None
+        if given and (len(given) > 1 or Path(given[0]).is_dir()):
+            _run_many(task, list(_files(given)), values, options)
+        else:
+            if several:
+                values["image"] = given[0] if given else None
+            _run_one(task, values, options)
+
+    run.__name__ = task.name
+    run.__doc__ = task.meaning
+    run.__signature__ = signature(task.request, several)  # type: ignore[attr-defined]
+    return run
+
+
+def _run_one(task: Task, values: dict[str, Any], options: dict[str, Any]) -> None:
+    from manylens.session import default_session
+    from manylens.tasks import request
+
+    asked = request(task.name, **fields_from(task.request, values))
+    result = default_session().run(asked, model=options["model"], seed=options["seed"])
+    output.show(task.name, asked, result, out=options["out"], as_json=options["json"])
+
+
+def _run_many(task: Task, files: list[Path], values: dict[str, Any], options: dict[str, Any]) -> None:
+    from manylens.runtime.executors import Failure
+    from manylens.session import default_session
+    from manylens.tasks import request
+
+    fields = fields_from(task.request, {**values, "image": None})
+    items = ({**fields, "image": str(file)} for file in files)
+    results = default_session().map(
+        task.name, items, model=options["model"], seed=options["seed"], errors="return"
+    )
+    failed = 0
+    for file, result in zip(output.progress(files, task.name, quiet=options["json"]), results, strict=True):
+        if isinstance(result, Failure):
+            failed += 1
+            output.complain(result.error)
+            continue
+        asked = request(task.name, **{**fields, "image": str(file)})
+        output.show(task.name, asked, result, out=options["out"], as_json=options["json"], line=True)
+    if failed:
+        raise PromptError(f"{failed} of {len(files)} pictures failed", "the lines above say why; the others are done")
+
+
+def _files(given: list[str]) -> Iterator[Path]:
+    for name in given:
+        path = Path(name)
+        if not path.is_dir():
+            yield path
+            continue
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _PICTURES and not p.name.startswith("."))
+        if not inside:
+            raise MediaError(f"{name}: no pictures in this folder", "give a folder with JPEG, PNG or other pictures")
+        yield from inside

@@ -1,0 +1,79 @@
+"""A result as files in a folder: pictures for people, COCO JSON and arrays for machines; each whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from manylens.media import Image, atomic_write, save_cutout_png, save_image, save_mask_png
+from manylens.render.coco import coco_json
+from manylens.render.draw import draw
+from manylens.tasks import Embedding, to_json
+from manylens.tasks.results import Depth, Picture, Speech, StructureMap
+
+
+def slug(text: str) -> str:
+    """``"Coffee cup"`` to ``"coffee-cup"``: safe in a file name, never empty."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "object"
+
+
+def write_result(result: Any, image: Image | None, folder: str | Path, stem: str) -> list[Path]:
+    """Write everything that a result holds.
+
+    Args:
+        result: Any task's result.
+        image: The picture it is about, if it is about one.
+        folder: Where to; made where it is missing.
+        stem: How the files' names begin, such as ``cat-segment``.
+
+    Returns:
+        The files, the picture for people first, the JSON last.
+
+    Raises:
+        OutputError: A file could not be written; what stood there before is untouched.
+    """
+    folder = Path(folder)
+    made: list[Path] = []
+    drawn = draw(image, result) if image is not None else None
+    if isinstance(result, Picture):
+        provenance = to_json(result)["provenance"]
+        made.append(save_image(result.image, folder / f"{stem}.png", made_by=provenance))
+    elif drawn is not None:
+        made.append(save_image(Image.of(drawn), folder / f"{stem}.png"))
+    if image is not None and getattr(result, "xyxy", None) is not None:
+        made += _masks(result, image, folder, stem)
+        labels = json.dumps(coco_json([(image, result)]), indent=1)
+        made.append(atomic_write(folder / f"{stem}-coco.json", labels.encode()))
+    made += _arrays(result, folder, stem)
+    made.append(atomic_write(folder / f"{stem}.json", json.dumps(to_json(result), indent=1).encode()))
+    return made
+
+
+def _masks(found: Any, image: Image, folder: Path, stem: str) -> list[Path]:
+    if found.mask is None:
+        return []
+    made = []
+    for i, mask in enumerate(found.mask):
+        name = slug(str(found.data["class_name"][i] or found.data["level"][i] or "object"))
+        base = f"{stem}-{i + 1}-{name}"
+        made.append(save_mask_png(mask, folder / f"{base}-mask.png"))
+        made.append(save_cutout_png(image, mask, folder / f"{base}-cutout.png"))
+    return made
+
+
+def _arrays(result: Any, folder: Path, stem: str) -> list[Path]:
+    arrays: dict[str, np.ndarray] = {}
+    match result:
+        case Embedding():
+            arrays = {"vector": result.vector} | ({} if result.dense is None else {"dense": result.dense})
+        case Depth() | StructureMap():
+            arrays = {"map": np.asarray(result.map)}
+        case Speech():
+            arrays = {"samples": result.samples, "rate": np.asarray(result.rate)}
+    if not arrays:
+        return []
+    return [atomic_write(folder / f"{stem}.npz", lambda file: np.savez(file, **arrays))]

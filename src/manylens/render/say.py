@@ -1,0 +1,62 @@
+"""A result in plain words, for the terminal and for reports."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from manylens.tasks import Answer, Classification, Embedding, Reading, Result
+from manylens.tasks.results import Caption, Depth, Match, Picture, Speech, StructureMap, Transcript
+
+
+def say(result: Any) -> str:
+    """One line or a few; never empty."""
+    if not isinstance(result, Result):
+        return _detections(result)
+    match result:
+        case Classification():
+            return "\n".join(f"{label.score:6.1%}  {label.name}" for label in result.labels)
+        case Answer():
+            return result.text
+        case Reading():
+            return result.text or "no text found"
+        case Embedding():
+            dense = "" if result.dense is None else f", patch features {result.dense.shape}"
+            return f"vector of {result.vector.size} in the space {result.space}{dense}"
+        case Match():
+            return f"{result.kind} {result.score:.3f}"
+        case Caption() | Transcript():
+            return result.text
+        case Picture():
+            return f"picture of {result.image.width}x{result.image.height} pixels"
+        case Depth():
+            return f"{result.scale} depth, {result.map.shape[1]}x{result.map.shape[0]} pixels"
+        case StructureMap():
+            return f"{result.kind} map, {result.map.shape[1]}x{result.map.shape[0]} pixels"
+        case Speech():
+            return f"{result.samples.size / result.rate:.1f} s of speech"
+    return f"{type(result).__name__.lower()} result"
+
+
+def _detections(found: Any) -> str:
+    if not len(found):
+        notes = found.metadata["provenance"].notes if "provenance" in found.metadata else ()
+        return "nothing found" + (f": {'; '.join(notes)}" if notes else "")
+    names = Counter(str(name) for name in found.data.get("class_name", ()) if name)
+    head = f"found {', '.join(f'{count} {name}' for name, count in names.items())}" if names else _masks(len(found))
+    rows = [_row(found, i) for i in range(len(found))]
+    return "\n".join([head, *rows])
+
+
+def _masks(count: int) -> str:
+    return "1 mask" if count == 1 else f"{count} masks"
+
+
+def _row(found: Any, i: int) -> str:
+    name = str(found.data["class_name"][i] or found.data["level"][i] or "object")
+    score = "" if found.confidence is None else f"{found.confidence[i]:5.2f}  "
+    box = " ".join(f"{v:.0f}" for v in found.xyxy[i])
+    area = "" if found.mask is None else f"  {int(np.count_nonzero(found.mask[i])):,} pixels"
+    return f"  {score}{name:<14} box {box}{area}"

@@ -1,0 +1,131 @@
+"""What surrounds one call: its options, its clock, its row in the ledger, and the provenance of its result."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from manylens.runtime.context import Context
+from manylens.runtime.engines import EngineSettings
+from manylens.runtime.ledger import Entry, Ledger, new_call_id, utc_now
+from manylens.tasks import Provenance, Request, with_provenance
+
+if TYPE_CHECKING:
+    from manylens.catalog import Row
+
+
+@dataclass(frozen=True)
+class CallOptions:
+    """What a caller may set for a call, beside the request.
+
+    Attributes:
+        model: A catalog id, a local folder or a hub id; None lets the session choose.
+        seed: Of every random step.
+        deadline: :func:`time.monotonic` value after which the call gives up.
+        cancel: Set from another thread to stop the call.
+        cost_cap: The most that the call may be charged.
+        progress: Called with a fraction of 0..1 and a line.
+        parent: Ledger id of the call that makes this one.
+    """
+
+    model: str | None = None
+    seed: int = 0
+    deadline: float | None = None
+    cancel: threading.Event = field(default_factory=threading.Event)
+    cost_cap: float | None = None
+    progress: Callable[[float, str], None] | None = None
+    parent: str = ""
+
+
+class Call:
+    """One call as it runs: measures it, then writes it down."""
+
+    def __init__(self, row: Row, weights: str, settings: EngineSettings, options: CallOptions, ledger: Ledger) -> None:
+        self.id = new_call_id()
+        self._row, self._weights, self._settings, self._options, self._ledger = row, weights, settings, options, ledger
+        self.restart()
+
+    def restart(self) -> None:
+        """Start the clock of the next result of a batch."""
+        self._began = utc_now()
+        self._clock, self._cpu = time.perf_counter(), time.process_time()
+
+    def finish(self, request: Request, result: Any, ctx: Context, extra_notes: Sequence[str]) -> Any:
+        """Write the ledger row of a result and give the result back with its provenance."""
+        seconds = time.perf_counter() - self._clock
+        notes = (*extra_notes, *ctx.notes.get("notes", ()))
+        provenance = Provenance(
+            task=request.task,
+            model=self._row.id,
+            weights=self._weights,
+            prompt=request.prompt(),
+            seconds=round(seconds, 6),
+            device=self._settings.device,
+            engine="" if self._row.composed else ctx.notes.get("engine", self._settings.engine),
+            precision="" if self._row.composed else ctx.notes.get("precision", self._settings.precision),
+            seed=self._options.seed,
+            cache=str(ctx.notes.get("cache", "")),
+            inputs=tuple(image.id for image in request.pictures()),
+            notes=tuple(dict.fromkeys(notes)),
+            version=_version(),
+        )
+        self._record(request, seconds, provenance.engine, provenance.precision, ctx)
+        ctx.notes.clear()
+        self.id = new_call_id()
+        self.restart()
+        return with_provenance(result, provenance)
+
+    def fail(self, request: Request, error: BaseException, ctx: Context) -> None:
+        """Write the ledger row of a call that ended in an error."""
+        seconds = time.perf_counter() - self._clock
+        self._record(request, seconds, self._settings.engine, self._settings.precision, ctx, error)
+
+    def _record(
+        self,
+        request: Request,
+        seconds: float,
+        engine: str,
+        precision: str,
+        ctx: Context,
+        error: BaseException | None = None,
+    ) -> None:
+        pictures = request.pictures()
+        self._ledger.record(
+            Entry(
+                id=self.id,
+                time=self._began,
+                task=request.task,
+                model=self._row.id,
+                weights=self._weights,
+                seconds=seconds,
+                cpu_seconds=time.process_time() - self._cpu,
+                bytes_in=sum(3 * image.width * image.height for image in pictures),
+                peak_rss_mb=_peak_mb(),
+                device=self._settings.device,
+                engine=engine,
+                precision=precision,
+                cache=str(ctx.notes.get("cache", "")),
+                inputs=" ".join(image.id[:16] for image in pictures),
+                seed=self._options.seed,
+                outcome="ok" if error is None else type(error).__name__,
+                message="" if error is None else str(error),
+                cost=float(ctx.notes.get("cost", 0.0)),
+                parent=self._options.parent,
+            )
+        )
+
+
+def _peak_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024) if sys.platform == "darwin" else peak / 1024
+
+
+def _version() -> str:
+    from manylens import __version__
+
+    return __version__

@@ -1,0 +1,82 @@
+"""Which model serves a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from manylens.errors import UnsupportedError
+from manylens.models import FAMILIES
+from manylens.tasks import Request
+
+if TYPE_CHECKING:
+    from manylens.catalog import Catalog, Row
+
+
+def choose(catalog: Catalog, request: Request, named: str | None, preferred: Mapping[str, str]) -> Row:
+    """The row that serves a request.
+
+    A model that the caller named wins, then the session's own preference for the task, then the embedded model of the
+    highest rank that can take the request. A checkpoint from a hub is never fetched unless somebody named it.
+
+    Args:
+        catalog: The rows to choose from.
+        request: What is asked; its :meth:`~manylens.tasks.Request.needs` must be met.
+        named: A catalog id, a local folder or a hub id, or None.
+        preferred: Model references by task.
+
+    Raises:
+        UnknownModelError: No model has that name.
+        UnsupportedError: The model named, or every model at hand, cannot do it.
+    """
+    needs = request.needs()
+    reference = named or preferred.get(request.task)
+    if reference is not None:
+        row = catalog.resolve(reference)
+        _require(row, request.task, needs, catalog)
+        return row
+    fallback = embedded_for(catalog, request)
+    if fallback is None:
+        raise UnsupportedError(*_nobody(catalog, request.task, needs))
+    return fallback
+
+
+def embedded_for(catalog: Catalog, request: Request) -> Row | None:
+    """The embedded model of the highest rank that can take the request, if there is one."""
+    rows = catalog.for_task(request.task, request.needs(), embedded_only=True)
+    return rows[0] if rows else None
+
+
+def _require(row: Row, task: str, needs: frozenset[str], catalog: Catalog) -> None:
+    if not row.tasks:
+        return  # a hub id whose config was not read yet: its family decides on load
+    takes = row.tasks.get(task)
+    others = _ids(r.id for r in catalog.for_task(task, needs))
+    remedy = f"name one of {others} or leave the model away" if others else "leave the model away"
+    if takes is None:
+        raise UnsupportedError(f"{row.id} does not do {task}; it does {', '.join(row.tasks)}", remedy)
+    if not needs <= takes:
+        raise UnsupportedError(f"{row.id} cannot {task} with {_words(needs - takes)}; it takes {_words(takes)}", remedy)
+
+
+def _nobody(catalog: Catalog, task: str, needs: frozenset[str]) -> tuple[str, str]:
+    how = "" if needs == {"default"} else f" with {_words(needs)}"
+    rows = catalog.for_task(task, needs) or catalog.for_task(task, frozenset())
+    hub = [row for row in rows if not row.embedded]
+    if not hub:
+        return f"no model here can {task}{how}", "name a checkpoint with --model (a hub id or a folder)"
+    row = hub[0]
+    size = f", {row.bytes / 1e6:,.0f} MB" if row.bytes else ""
+    loads = "" if row.family in FAMILIES else f"; its family {row.family!r} does not load in this version yet"
+    return (
+        f"no embedded model can {task}{how}",
+        f"name a checkpoint, such as --model {row.id} (licence {row.licence}{size}{loads})",
+    )
+
+
+def _ids(ids: Iterable[str], most: int = 3) -> str:
+    return ", ".join(list(ids)[:most])
+
+
+def _words(needs: Iterable[str]) -> str:
+    return " and ".join(sorted(needs)) or "nothing"

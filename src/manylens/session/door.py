@@ -1,0 +1,349 @@
+"""The door: tasks in, results out. Everything above speaks tasks and never names a model family."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from manylens import models
+from manylens.catalog import Catalog, WeightsStore
+from manylens.errors import EngineError, ManylensError, NetworkError
+from manylens.media import Image
+from manylens.runtime import paths
+from manylens.runtime.context import Context
+from manylens.runtime.doctor import pinned
+from manylens.runtime.engines import EngineSettings
+from manylens.runtime.ledger import Ledger
+from manylens.runtime.residency import Residency, default_budget, parse_bytes
+from manylens.runtime.store import EmbeddingStore
+from manylens.session.calls import Call, CallOptions
+from manylens.session.choice import choose, embedded_for
+from manylens.session.mapping import map_requests, request_key
+from manylens.session.opened import Clicks, Opened, Stream
+from manylens.tasks import Request, get
+
+if TYPE_CHECKING:
+    from manylens.catalog import Row
+    from manylens.models.base import Model, Trainable
+
+_log = logging.getLogger("manylens")
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A row whose weights are on this machine."""
+
+    row: Row
+    files: Mapping[str, Path]
+    weights: str
+    settings: EngineSettings
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """What the model takes in memory: as the catalog measured it, or half as much again as its files."""
+        return self.row.memory_mb << 20 or self.row.bytes * 3 // 2
+
+
+class Session:
+    """Chooses a model for a task, keeps what fits in memory, remembers embeddings, writes the ledger, and runs it.
+
+    Safe under threads. A session is cheap until its first call; :func:`default_session` is the one behind the
+    package's verbs.
+
+    Args:
+        memory_budget: Bytes, or text such as ``"2GiB"``, for the process; default ``MANYLENS_MEMORY_BUDGET`` or half of
+            the machine's free memory. The least recently used model leaves first; one that can never fit is refused.
+        models: Model by task, such as ``{"segment": "facebook/sam-vit-base"}``; a call's own ``model`` wins.
+        engine: ``openvino`` or ``torch`` for every model that can, instead of what ``manylens doctor`` measured.
+        precision: ``f32`` or ``bf16``, likewise.
+        offline: No connection at all; default as ``MANYLENS_OFFLINE`` says.
+        home: Folder of weights, embeddings and ledger; default ``MANYLENS_HOME`` or the user's cache.
+        catalog: The rows to choose from; default those of the package.
+        accept_licence: Fetch checkpoints whose licence forbids commercial use.
+        fetch_progress: Progress of downloads, see :meth:`manylens.catalog.WeightsStore.ensure`.
+    """
+
+    def __init__(
+        self,
+        *,
+        memory_budget: int | str | None = None,
+        models: Mapping[str, str] | None = None,
+        engine: str | None = None,
+        precision: str | None = None,
+        offline: bool | None = None,
+        home: str | Path | None = None,
+        catalog: Catalog | None = None,
+        accept_licence: bool = False,
+        fetch_progress: Any = None,
+    ) -> None:
+        root = Path(home) if home is not None else paths.home()
+        self.catalog = catalog if catalog is not None else Catalog.load()
+        self.weights = WeightsStore(root, offline=offline)
+        self.store = EmbeddingStore(root / "embeddings")
+        self.ledger = Ledger(root / "ledger.sqlite")
+        budget = parse_bytes(memory_budget) if memory_budget is not None else default_budget()
+        self.residency = Residency(budget)
+        self._preferred = {get(task).name: reference for task, reference in (models or {}).items()}
+        self._engine, self._precision = engine, precision
+        self._accept_licence, self._fetch_progress = accept_licence, fetch_progress
+
+    # ------------------------------------------------------------------ one call
+
+    def run(
+        self,
+        request: Request,
+        *,
+        model: str | None = None,
+        seed: int = 0,
+        timeout: float | None = None,
+        cancel: threading.Event | None = None,
+        cost_cap: float | None = None,
+        progress: Callable[[float, str], None] | None = None,
+    ) -> Any:
+        """Serve one request.
+
+        Args:
+            request: A request of any task but a workflow; see :func:`manylens.tasks.request`.
+            model: A catalog id, a local folder or a hub id; None chooses.
+            seed: Of every random step.
+            timeout: Seconds after which the call gives up.
+            cancel: Set it from another thread to stop the call.
+            cost_cap: The most that the call may be charged.
+            progress: Called with a fraction of 0..1 and a line.
+
+        Returns:
+            The task's result, with its provenance.
+
+        Raises:
+            ManylensError: One line that names the input and the remedy.
+        """
+        options = self._options(model, seed, timeout, cancel, cost_cap, progress)
+        return next(self._serve([request], options))
+
+    def map(
+        self,
+        task: str,
+        requests: Iterable[Any],
+        *,
+        model: str | None = None,
+        seed: int = 0,
+        executor: str = "local",
+        batch_size: int | None = None,
+        prefetch: int = 16,
+        resume: str | Path | None = None,
+        errors: str = "raise",
+        timeout: float | None = None,
+        cancel: threading.Event | None = None,
+        cost_cap: float | None = None,
+        progress: Callable[[float, str], None] | None = None,
+    ) -> Iterator[Any]:
+        """Serve many requests of one task: in order, with bounded memory, decoding ahead.
+
+        Args:
+            task: The task's name.
+            requests: Requests, dicts of their fields, or just their media (a path, a picture); consumed lazily.
+            executor: Where it runs; see :mod:`manylens.runtime.executors`.
+            batch_size: Requests in a batch; default what the model likes.
+            prefetch: How many requests are decoded ahead.
+            resume: A file that remembers what is done; a second run with it takes the results from there.
+            errors: ``raise`` at the first failure, in its place; or ``return`` a
+                :class:`~manylens.runtime.executors.Failure` there and go on.
+            model: As in :meth:`run`, like the rest.
+            seed: As in :meth:`run`.
+            timeout: For the whole map.
+            cancel: As in :meth:`run`.
+            cost_cap: For the whole map.
+            progress: As in :meth:`run`.
+        """
+        get(task)
+        options = self._options(model, seed, timeout, cancel, cost_cap, progress)
+        return map_requests(
+            self,
+            task,
+            requests,
+            options,
+            executor=executor,
+            batch_size=batch_size,
+            prefetch=prefetch,
+            resume=resume,
+            errors=errors,
+        )
+
+    def open(self, task: str, media: Any, *, model: str | None = None, seed: int = 0) -> Opened:
+        """Open media for work that keeps state: clicks on a picture (:class:`Clicks`), or a model's own stream.
+
+        The model stays in memory until the opened thing is closed.
+        """
+        options = self._options(model, seed, None, None, None, None)
+        pins = ExitStack()
+        with pins:
+            if task == "segment":
+                image = Image.of(media)
+                probe = get(task).request.of(image=image, points=[(0, 0)])
+                pins.enter_context(self._lease(self._ready(probe, options), options))
+                return Clicks(self, image, model, seed, pins.pop_all())
+            probe = get(task).request.of(**{next(iter(get(task).request.model_fields)): media})
+            loaded = pins.enter_context(self._lease(self._ready(probe, options), options))
+            state = loaded.open(media, self._context(options, lambda: "", None))
+            return Stream(state, pins.pop_all())
+
+    @contextmanager
+    def module(self, model: str) -> Iterator[Trainable]:
+        """Lease a model in its trainable form, under the same memory budget; pinned until the block ends.
+
+        Raises:
+            UnsupportedError: The checkpoint has no differentiable form.
+        """
+        row = self.catalog.resolve(model)
+        options = CallOptions(model=model)
+        settings = EngineSettings(engine="torch", precision="f32")
+        row, files = self._fetch(row)
+        ready = _Ready(row, files, self.weights.weights_hash(row), settings)
+        with self._lease(ready, options) as loaded:
+            yield loaded.trainable()
+
+    # ------------------------------------------------------------------ the parts of a call
+
+    def serve(self, requests: Sequence[Request], options: CallOptions) -> Iterator[Any]:
+        """Serve a batch whose requests may need different models, in order; for :meth:`map`."""
+        start = 0
+        rows = [choose(self.catalog, request, options.model, self._preferred).id for request in requests]
+        for stop in range(1, len(requests) + 1):
+            if stop == len(requests) or rows[stop] != rows[start]:
+                yield from self._serve(requests[start:stop], options)
+                start = stop
+
+    def batch_size(self, task: str, options: CallOptions) -> int:
+        """How many requests of a task a batch should bring, as the model that would serve it likes."""
+        reference = options.model or self._preferred.get(task)
+        rows = [self.catalog.resolve(reference)] if reference else self.catalog.for_task(task, frozenset())
+        known = [row.family for row in rows if row.family in models.FAMILIES]
+        return models.family(known[0]).batch_size if known else 1
+
+    def request_key(self, request: Request, options: CallOptions) -> str:
+        """What makes a request the same as one of an earlier map; see :mod:`manylens.session.mapping`."""
+        row = choose(self.catalog, request, options.model, self._preferred)
+        return request_key(request, row.id, self.weights.weights_hash(row), options.seed)
+
+    def _serve(
+        self, requests: Sequence[Request], options: CallOptions, above: Context | None = None
+    ) -> Iterator[Any]:
+        ready = self._ready(requests[0], options)
+        with self._lease(ready, options) as model:
+            call = Call(ready.row, ready.weights, ready.settings, options, self.ledger)
+            ctx = self._context(options, lambda: call.id, above)
+            results = model.run(requests, ctx)
+            for request in requests:
+                try:
+                    ctx.check()
+                    result = next(results)
+                except StopIteration:
+                    raise EngineError(f"{ready.row.id} gave fewer results than requests", "report it") from None
+                except Exception as error:
+                    call.fail(request, error, ctx)
+                    raise
+                yield call.finish(request, result, ctx, ready.notes)
+
+    def _options(
+        self,
+        model: str | None,
+        seed: int,
+        timeout: float | None,
+        cancel: threading.Event | None,
+        cost_cap: float | None,
+        progress: Callable[[float, str], None] | None,
+    ) -> CallOptions:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return CallOptions(model, seed, deadline, cancel or threading.Event(), cost_cap, progress)
+
+    def _context(self, options: CallOptions, call_id: Callable[[], str], above: Context | None) -> Context:
+        ctx: Context
+
+        def call(task: str, request: Request) -> Any:
+            # A composed model's calls share its limits but choose their own models.
+            return next(self._serve([request], replace(options, model=None, parent=call_id()), ctx))
+
+        if above is not None:
+            ctx = above.child(call=call)
+        else:
+            ctx = Context(options.seed, options.deadline, options.cancel, options.cost_cap, call=call, store=self.store)
+            if options.progress is not None:
+                ctx.progress = options.progress
+        return ctx
+
+    def _ready(self, request: Request, options: CallOptions) -> _Ready:
+        row = choose(self.catalog, request, options.model, self._preferred)
+        notes: tuple[str, ...] = ()
+        try:
+            row, files = self._fetch(row)
+        except NetworkError as error:
+            other = embedded_for(self.catalog, request)
+            if row.embedded or other is None:
+                raise
+            # A hub that is out of reach must not stop work that an embedded model can do; it is said, not hidden.
+            notes = (f"{error.what}; {other.id} took over",)
+            _log.warning(notes[0])
+            row, files = self._fetch(other)
+        return _Ready(row, files, self.weights.weights_hash(row), self._settings(row), notes)
+
+    def _fetch(self, row: Row) -> tuple[Row, Mapping[str, Path]]:
+        if row.family:
+            models.family(row.family, row.id)  # refuse an unknown family before a download, not after it
+        files = self.weights.ensure(row, progress=self._fetch_progress, accept_licence=self._accept_licence)
+        return row, files
+
+    def _settings(self, row: Row) -> EngineSettings:
+        measured = pinned(row.id, row.weights_hash) or EngineSettings()
+        engine = self._engine if self._engine in row.engines else None
+        chosen = replace(measured, engine=engine or measured.engine, precision=self._precision or measured.precision)
+        if chosen.engine not in row.engines and row.engines:
+            chosen = replace(chosen, engine=row.engines[0])
+        return chosen
+
+    @contextmanager
+    def _lease(self, ready: _Ready, options: CallOptions) -> Iterator[Model]:
+        key = (ready.row.id, ready.weights, ready.settings)
+
+        def loader() -> Model:
+            try:
+                return models.load(ready.row, ready.files, ready.settings)
+            except ManylensError:
+                raise
+            except Exception as error:
+                raise EngineError(
+                    f"{ready.row.id} did not load: {error}", f"try: manylens pull {ready.row.id}"
+                ) from error
+
+        with self.residency.lease(key, ready.bytes, loader, deadline=options.deadline) as model:
+            yield model
+
+    def close(self) -> None:
+        """Let every model go and close the ledger."""
+        self.residency.close()
+        self.ledger.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+_default: Session | None = None
+_default_lock = threading.Lock()
+
+
+def default_session() -> Session:
+    """The session behind the package's verbs, made at its first use."""
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = Session()
+        return _default

@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+
+from manylens.errors import ManylensError, MediaError, PromptError, UnknownTaskError
+from manylens.tasks import TASKS, get, request
+from manylens.tasks.requests import all_requests
+
+IMAGE = np.zeros((40, 60, 3), np.uint8)
+MASK = np.zeros((40, 60), bool)
+MASK[5:20, 5:20] = True
+
+
+def test_every_task_has_its_own_request_type_and_every_request_type_its_task():
+    assert {kind.task for kind in all_requests()} == set(TASKS)
+    assert all(task.request.task == name for name, task in TASKS.items())
+
+
+def test_every_field_is_described_for_users():
+    for kind in all_requests():
+        for name, info in kind.model_fields.items():
+            assert info.description, f"{kind.task}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "needs"),
+    [
+        ("segment", {"points": [(1, 2)]}, {"points"}),
+        ("segment", {"points": [(1, 2)], "background_points": [(3, 4)], "box": (0, 0, 9, 9)}, {"points", "box"}),
+        ("segment", {"mask": MASK}, {"mask"}),
+        ("segment", {"text": "cat"}, {"text"}),
+        ("segment", {"like": [{"image": IMAGE, "mask": MASK}]}, {"like"}),
+        ("segment", {"mode": "everything"}, {"everything"}),
+        ("segment", {"objects": [{"points": [(1, 1)]}, {"box": (1, 1, 5, 5)}]}, {"points", "box"}),
+        ("detect", {}, {"closed"}),
+        ("detect", {"names": "cat"}, {"names"}),
+        ("detect", {"like": {"image": IMAGE, "box": (0, 0, 5, 5)}}, {"like"}),
+        ("classify", {"names": ["cat", "dog"]}, {"names"}),
+        ("embed", {"dense": True}, {"image", "dense"}),
+        ("embed", {"box": (0, 0, 5, 5)}, {"region"}),
+        ("read", {}, {"default"}),
+        ("structure", {"kind": "pose"}, {"pose"}),
+    ],
+)
+def test_needs(task, fields, needs):
+    assert request(task, image=IMAGE, **fields).needs() == needs
+
+
+def test_text_needs_text():
+    assert request("embed", text="a cat").needs() == {"text"}
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "named", "remedy"),
+    [
+        ("segment", {"points": [(60, 5)]}, "(60, 5) lies outside array, which is 60x40", "x from 0 to 59"),
+        ("segment", {"points": [(-1, 5)]}, "(-1, 5)", "y from 0 to 39"),
+        ("segment", {"points": [(float("nan"), 5)]}, "nan", "x from 0"),
+        ("segment", {"box": (30, 30, 10, 10)}, "inverted", "x0 < x1"),
+        ("segment", {"box": (70, 0, 90, 20)}, "lies outside", "meets the picture"),
+        ("segment", {"box": (0, 0, float("inf"), 5)}, "not finite", "four numbers"),
+        ("segment", {}, "no prompt for array", "give a point"),
+        ("segment", {"text": "  "}, "text is empty", "say something"),
+        ("segment", {"background_points": [(1, 1)]}, "background points alone", "add a point"),
+        ("segment", {"mask": np.ones((40, 61), bool)}, "61x40 pixels but the picture is 60x40", "own size"),
+        ("segment", {"mask": np.zeros((40, 60), bool)}, "is empty", "at least one pixel"),
+        ("segment", {"points": [(1, 1)], "mode": "everything"}, "takes no prompt", "leave"),
+        ("segment", {"objects": [{}]}, "has no prompt", "points, a box or a mask"),
+        ("segment", {"like": [{"image": IMAGE, "mask": np.ones((9, 9), bool)}]}, "9x9 pixels", "own size"),
+        ("segment", {"mode": "all"}, "mode", ""),
+        ("segment", {"point": [(1, 1)]}, "segment: point", "the fields are image, points"),
+        ("segment", {"points": [(1, 2, 3)]}, "points.0", ""),
+        ("detect", {"names": []}, "list of names is empty", "at least one"),
+        ("detect", {"names": ["cat", " "]}, "' ' is not a name", "cat"),
+        ("detect", {"threshold": 2}, "threshold", ""),
+        ("answer", {"question": ""}, "question is empty", "say something"),
+        ("match", {}, "give a text or another picture", "exactly one"),
+        ("embed", {"text": "cat"}, "2 inputs", "exactly one"),
+        ("edit", {}, "nothing to do", "instruction"),
+    ],
+)
+def test_mistakes_end_in_one_line_that_names_the_input_and_the_remedy(task, fields, named, remedy):
+    with pytest.raises(PromptError) as caught:
+        request(task, image=IMAGE, **fields)
+    line = str(caught.value)
+    assert named in line
+    assert remedy in line
+    assert "\n" not in line
+    assert caught.value.exit_code == 2
+
+
+def test_a_picture_that_cannot_be_read_keeps_its_own_error(tmp_path):
+    path = tmp_path / "note.jpg"
+    path.write_text("not a picture")
+    with pytest.raises(MediaError, match=r"note\.jpg"):
+        request("read", image=path)
+
+
+def test_a_box_that_hangs_over_the_edge_is_let_through():
+    assert request("segment", image=IMAGE, box=(-5, -5, 30, 30)).box == (-5, -5, 30, 30)
+
+
+def test_unknown_task_lists_the_tasks():
+    with pytest.raises(UnknownTaskError, match="segment, track, detect"):
+        get("segmentate")
+
+
+def test_requests_do_not_change():
+    asked = request("read", image=IMAGE)
+    with pytest.raises(Exception, match="frozen"):
+        asked.threshold = 0.1
+
+
+def test_prompt_holds_what_was_asked_without_the_media():
+    asked = request("segment", image=IMAGE, points=[(1, 2)], mask=MASK)
+    assert asked.prompt() == {"points": [[1.0, 2.0]], "mode": "prompt"}
+
+
+def test_the_single_prompt_and_the_objects_are_one_list():
+    asked = request("segment", image=IMAGE, points=[(1, 2)], objects=[{"box": (1, 1, 5, 5)}])
+    assert [sorted(prompt.kinds()) for prompt in asked.prompts()] == [["points"], ["box"]]
+
+
+def test_all_errors_pickle_with_their_line():
+    import pickle
+
+    error = PromptError("cat.jpg: no", "do this")
+    again = pickle.loads(pickle.dumps(error))
+    assert isinstance(again, ManylensError)
+    assert (str(again), again.remedy) == ("cat.jpg: no; do this", "do this")
