@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+CAT = ("cat", 0.9, (100, 60, 200, 140))
+DOG = ("dog", 0.8, (10, 10, 60, 60))
+FAINT_DOG = ("dog", 0.3, (10, 10, 60, 60))
+MAYBE_DOG = ("dog", 0.45, (10, 10, 60, 60))
+CUP = ("cup", 0.7, (20, 80, 60, 120))
+SPOON = ("spoon", 0.65, (220, 80, 260, 120))
+
+
+@pytest.mark.parametrize(
+    ("things", "question", "text", "kind"),
+    [
+        ([CAT], "How many cats are there?", "1 cat.", "count"),
+        ([CAT, CAT], "How many cats are there?", "2 cats.", "count"),
+        ([], "How many cats are there?", "No cats.", "count"),
+        ([DOG, FAINT_DOG], "how many dogs?", "Probably 1 dog.", "count"),
+        ([CAT, DOG, DOG], "how many cats and dogs are there", "1 cat and 2 dogs.", "count"),
+        ([CAT, DOG, CUP], "how many animals are there", "2 animals.", "count"),
+        ([CAT], "Is there a cat?", "Yes, I see a cat.", "presence"),
+        ([CAT, CAT], "Are there any cats?", "Yes, I see 2 cats.", "presence"),
+        ([], "Is there a dog?", "No, I see no dog.", "presence"),
+        ([FAINT_DOG], "Is there a dog?", "Probably not, I see no dog.", "presence"),
+        ([MAYBE_DOG], "Is there a dog?", "Probably, I see a dog.", "presence"),
+        ([CAT], "is there a cat and a dog?", "In part, I see a cat but no dog.", "presence"),
+        ([CAT, CUP], "is there an animal?", "Yes, I see a cat.", "presence"),
+        ([CAT], "Where is the cat?", "The cat is in the centre.", "position"),
+        ([DOG], "Where is the dog?", "The dog is at the top left.", "position"),
+        ([CUP, SPOON], "Is the cup left of the spoon?", "Yes, the cup is left of the spoon.", "position"),
+        ([CUP, SPOON], "Is the cup right of the spoon?", "No, the cup is not right of the spoon.", "position"),
+        ([CAT], "Is the cat on the left?", "No, the cat is in the centre.", "position"),
+        ([CAT], "What is it?", "It is a cat (tabby, 0.62).", "name"),
+        ([CAT, CUP], "What animal is this?", "It is a cat (tabby, 0.62).", "name"),
+        ([MAYBE_DOG], "what is this?", "It is probably a dog (tabby, 0.62).", "name"),
+        ([CAT, CUP, CUP], "What is in the picture?", "I see 2 cups and a cat.", "contents"),
+        ([], "What is this?", "It is a tabby (0.62).", "name"),
+    ],
+)
+def test_answers(world: Any, things: list[Any], question: str, text: str, kind: str) -> None:
+    answer = world(things=things).ask(question)
+    assert (answer.text, answer.kind, answer.known) == (text, kind, True)
+
+
+@pytest.mark.parametrize(
+    ("things", "question", "part"),
+    [
+        ([CAT], "Why is the cat sad?", "do not understand"),
+        ([CAT], "Is there a unicorn?", 'what "unicorn" looks like'),
+        ([CAT], "What colour is the sky?", 'what "sky" looks like'),
+        ([], "What colour is the cat?", "I see no cat"),
+        ([], "Where is the cat?", "I see no cat"),
+        ([CUP], "Is the cup left of the spoon?", "I see no spoon"),
+        ([CUP, CUP], "What animal is this?", "I see no animal"),
+        ([CAT], "Who is this?", "do not say who"),
+        ([CAT], "What does it say?", "no text"),
+        ([CAT], "What number is on the bus?", "no number"),
+        ([CUP, (*SPOON[:2], CUP[2])], "Is the cup left of the spoon?", "cannot say"),
+    ],
+)
+def test_what_it_cannot_answer_it_says(world: Any, things: list[Any], question: str, part: str) -> None:
+    answer = world(things=things).ask(question)
+    assert not answer.known
+    assert part in answer.text
+
+
+def test_an_unsure_classifier_alone_names_nothing(world: Any) -> None:
+    answer = world(labels=[("tabby", 0.1)]).ask("What is this?")
+    assert not answer.known
+    assert answer.evidence[0].label == "tabby"
+
+
+def test_a_name_rests_on_the_crop_of_the_thing(world: Any) -> None:
+    picture = world(things=[CAT])
+    answer = picture.ask("What is it?")
+    crop = next(request.image for task, request in picture.calls if task == "classify")
+    assert crop.size == (120, 96)
+    assert [(e.kind, e.label) for e in answer.evidence] == [("box", "cat"), ("label", "tabby, tabby cat")]
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        ("What colour is the cat?", "The cat is red."),
+        ("What colour is the picture?", "The picture is blue."),
+        ("Is the cat red?", "Yes, the cat is red."),
+        ("Is the cat green?", "No, the cat is red."),
+    ],
+)
+def test_colour_is_that_of_the_mask(world: Any, question: str, text: str) -> None:
+    pixels = np.full((200, 300, 3), (20, 40, 230), np.uint8)
+    pixels[60:140, 100:200] = (220, 10, 10)
+    answer = world(things=[CAT], pixels=pixels).ask(question)
+    assert answer.text == text
+    assert answer.evidence[-1].kind == "colour"
+
+
+LINES = [("FRESH COFFEE", 0.98, (10, 10, 90, 30)), ("ROUTE 66", 0.95, (150, 90, 190, 110))]
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        ("What does the sign say?", 'The sign says "FRESH COFFEE / ROUTE 66".'),
+        ("What is written here?", 'It says "FRESH COFFEE / ROUTE 66".'),
+        ("what is written on the bus?", 'The bus says "ROUTE 66".'),
+        ("What number is on the bus?", 'I read "ROUTE 66".'),
+        ("Is there any text?", 'Yes, it says "FRESH COFFEE / ROUTE 66".'),
+    ],
+)
+def test_written_text(world: Any, question: str, text: str) -> None:
+    answer = world(things=[("bus", 0.9, (100, 60, 200, 140))], lines=LINES).ask(question)
+    assert answer.text == text
+    assert {e.kind for e in answer.evidence} == {"text"}
