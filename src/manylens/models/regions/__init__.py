@@ -1,0 +1,1 @@
+"""Promptable segmentation without trained weights of its own: region hierarchies over ViT features and HED edges."""
