@@ -104,7 +104,7 @@ def scale_values(values: npt.NDArray[Any], name: str) -> tuple[RGB, str]:
         if low >= 0 and high <= 0xFFFF:
             low, high = 0, next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if high < 2**bits)
     span = (high - low) or 1
-    scaled = (values.astype(np.float64) - low) * (255.0 / span)
+    scaled = (values.astype(np.float64) - low) * 255.0 / span
     return np.rint(scaled).astype(np.uint8), f"values {low:g} to {high:g} scaled to 8 bit"
 
 
