@@ -39,11 +39,10 @@ class Meaning:
     @property
     def note(self) -> str | None:
         """What the user should know, or None."""
-        known = " or ".join(repr(name) for name in self.classes[:3])
         if self.kind == "narrower":
-            return f"{self.phrase!r}: only {known} is known, so every one counts"
+            return f"{self.phrase!r}: only {self.classes[0]!r} is known, so every one counts"
         if self.ignored:
-            return f"{self.phrase!r}: {' '.join(self.ignored)!r} was ignored, so every {known} counts"
+            return f"{self.phrase!r}: {' '.join(self.ignored)!r} was ignored"
         return None
 
 

@@ -23,8 +23,9 @@ from manylens.runtime.engines import EngineSettings, compile
 from manylens.tasks import DetectRequest, Request, detections
 
 if TYPE_CHECKING:
-    from manylens.catalog import Row
     from supervision import Detections
+
+    from manylens.catalog import Row
 
 SIDE = 300
 _SOURCE = "Preprocessor/sub"
@@ -33,7 +34,7 @@ _HEADS = tuple(
 )
 _GRIDS = (19, 10, 5, 3, 2, 1)
 _CLASSES = 91  # background and the 90 numbers of COCO
-_VARIANCES = (10.0, 10.0, 5.0, 5.0)
+_VARIANCES = np.array([10, 10, 5, 5], np.float32)
 _CANDIDATES = 1000  # boxes that go into the suppression; more only slow it down
 _OPEN_WORDS = "name a checkpoint for open words: --model IDEA-Research/grounding-dino-tiny"
 
@@ -65,7 +66,7 @@ class Ssd(Model):
             assert isinstance(request, DetectRequest)
             ctx.check()
             wanted = _wanted(request.names)
-            boxes, scores = decode(self._net({0: _square(request.image.array)}))
+            boxes, scores = decode(self._net(_square(request.image.array)))
             if wanted.notes:
                 ctx.notes.setdefault("notes", []).extend(wanted.notes)
             yield select(boxes, scores, wanted.words, request.threshold, request.image.size)
@@ -74,7 +75,7 @@ class Ssd(Model):
         """A callable without arguments that runs the network once on a fixed picture; for choosing an engine."""
         model = type(self)(self.row, self.files, settings)
         picture = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
-        return lambda: np.concatenate([output.ravel() for output in model._net({0: picture})])
+        return lambda: np.concatenate([output.ravel() for output in model._net(picture)])
 
     def close(self) -> None:
         """Give the network's memory back."""
@@ -116,7 +117,7 @@ def decode(outputs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Boxes ``(1917, 4)`` ``xyxy`` in parts of the picture, and scores ``(1917, 91)`` in 0..1; column 0 is background.
     """
-    encodings = np.concatenate([output.reshape(-1, 4) for output in outputs[0::2]]) / np.float32(_VARIANCES)
+    encodings = np.concatenate([output.reshape(-1, 4) for output in outputs[0::2]]) / _VARIANCES
     logits = np.concatenate([output.reshape(-1, _CLASSES) for output in outputs[1::2]])
     anchor = anchors()
     centre = encodings[:, :2] * anchor[:, 2:] + anchor[:, :2]

@@ -78,7 +78,8 @@ class Node:
 
     def tensor(self) -> np.ndarray:
         """The value of a constant."""
-        kind, shape, content, plain = np.dtype(np.float32), [], memoryview(b""), []
+        kind: np.dtype[Any] = np.dtype(np.float32)
+        shape, content, plain = [], memoryview(b""), []
         for number, value in _fields(next(v for f, v in _fields(self.attributes["value"]) if f == 8)):
             if number == 1:
                 kind = np.dtype(_DTYPES[value])

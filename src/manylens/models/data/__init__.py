@@ -1,0 +1,1 @@
+"""Tables and vectors that the models use; `README.md` says where each comes from."""
