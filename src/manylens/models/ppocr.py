@@ -1,0 +1,116 @@
+"""PP-OCRv6 (PaddleOCR) through rapidocr: finds the lines of printed text and reads them.
+
+rapidocr brings its models inside its package and does the image work; its networks are run by our own engine, because
+its own leaves OpenVINO's precision open (bf16 where the processor has it) and is not safe under threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from manylens.errors import WeightsError
+from manylens.models.base import Model
+from manylens.runtime.context import Context
+from manylens.runtime.engines import Compiled, EngineSettings, compile
+from manylens.tasks import Reading, ReadRequest, Request, TextLine
+
+if TYPE_CHECKING:
+    from manylens.catalog import Row
+
+_MODELS = {
+    "Det": "PP-OCRv6_det_small.onnx",
+    "Cls": "ch_ppocr_mobile_v2.0_cls_mobile.onnx",
+    "Rec": "PP-OCRv6_rec_small.onnx",
+}
+
+
+class PpOcr(Model):
+    """Reads printed text: Latin and Chinese letters, level or turned."""
+
+    def __init__(self, row: Row, files: Mapping[str, Path], settings: EngineSettings) -> None:
+        super().__init__(row, files, settings)
+        self._ocr = _pipeline(files["rapidocr"] / "models", settings)
+
+    def run(self, requests: Sequence[Request], ctx: Context) -> Iterator[Reading]:
+        """Serve ``read`` requests; a picture without text gives a reading without lines."""
+        for request in requests:
+            assert isinstance(request, ReadRequest)
+            ctx.check()
+            yield Reading(lines=tuple(in_reading_order(self._lines(request.image.array))))
+
+    def probe(self, settings: EngineSettings) -> Callable[[], np.ndarray]:
+        """A callable without arguments that finds text in a fixed picture; for choosing an engine."""
+        detect = _pipeline(self.files["rapidocr"] / "models", settings).text_det.session
+        picture = np.random.default_rng(0).random((1, 3, 480, 640), dtype=np.float32)
+        return lambda: detect(picture)
+
+    def close(self) -> None:
+        """Give the networks' memory back."""
+        for stage in _stages(self._ocr).values():
+            stage.session.close()
+
+    def _lines(self, rgb: np.ndarray) -> list[TextLine]:
+        found = self._ocr(np.ascontiguousarray(rgb[..., ::-1]))
+        if found.boxes is None or not found.txts:
+            return []
+        return [
+            TextLine(
+                text=text,
+                score=float(score),
+                box=(*polygon.min(0).tolist(), *polygon.max(0).tolist()),
+                polygon=tuple((float(x), float(y)) for x, y in polygon),
+            )
+            for text, score, polygon in zip(found.txts, found.scores, np.asarray(found.boxes, float), strict=True)
+        ]
+
+
+def in_reading_order(lines: Sequence[TextLine]) -> list[TextLine]:
+    """Lines from top to bottom, and from left to right where they stand beside each other.
+
+    Two lines stand beside each other when the middle of one lies within the height of the other.
+    """
+    rows: list[list[TextLine]] = []
+    for line in sorted(lines, key=lambda line: line.box[1] + line.box[3]):
+        middle = (line.box[1] + line.box[3]) / 2
+        if rows and rows[-1][0].box[1] <= middle <= rows[-1][0].box[3]:
+            rows[-1].append(line)
+        else:
+            rows.append([line])
+    return [line for row in rows for line in sorted(row, key=lambda line: line.box[0])]
+
+
+class _Session:
+    """One of rapidocr's networks, run by our engine."""
+
+    def __init__(self, net: Compiled) -> None:
+        self._net = net
+        self.close = net.close
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        return self._net(batch)[0]
+
+
+def _pipeline(folder: Path, settings: EngineSettings) -> Any:
+    """The three stages of rapidocr, loaded from ``folder`` and nothing fetched or logged."""
+    missing = [name for name in _MODELS.values() if not (folder / name).is_file()]
+    if missing:
+        raise WeightsError(f"rapidocr: its package has no {missing[0]}", "install rapidocr again")
+    from rapidocr import EngineType, RapidOCR
+
+    params: dict[str, Any] = {"Global.log_level": "critical"}
+    for stage, name in _MODELS.items():
+        # With a path given, rapidocr never looks for a download.
+        params |= {f"{stage}.engine_type": EngineType.OPENVINO, f"{stage}.model_path": str(folder / name)}
+    ocr = RapidOCR(params=params)
+    for name, stage in _stages(ocr).items():
+        stage.session = _Session(compile(folder / _MODELS[name], settings))
+    return ocr
+
+
+def _stages(ocr: Any) -> dict[str, Any]:
+    """The stages by name; each is loaded on first use."""
+    return {"Det": ocr._load_det_model(), "Cls": ocr._load_cls_model(), "Rec": ocr._load_rec_model()}
