@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from manylens.catalog.families import recognise, with_family
-from manylens.catalog.reader import DEFAULT_PATTERNS, read_catalog
-from manylens.catalog.row import Row
+from manylens.catalog.reader import read_catalog
+from manylens.catalog.row import DEFAULT_PATTERNS, Row
 from manylens.errors import UnknownModelError
 
 UNKNOWN_LICENCE = "see the model page"
@@ -106,7 +106,7 @@ class Catalog:
         if name in self._rows:
             return self._rows[name]
         path = Path(name).expanduser()
-        if path.is_dir():
+        if name and path.is_dir():
             return folder_row(path, name)
         if _HUB_ID.fullmatch(name) and not name.startswith(OWN):
             return _hub_row(name)
@@ -114,6 +114,8 @@ class Catalog:
             raise UnknownModelError(
                 f"{name}: a file, not a model", "give the folder that it lies in, with its config.json"
             )
+        if name.startswith((".", "~", "/")):
+            raise UnknownModelError(f"{name}: no such folder", "give the folder of a model, with its config.json")
         raise self._unknown(name)
 
     def _unknown(self, identity: str) -> UnknownModelError:
@@ -125,7 +127,7 @@ class Catalog:
         near = difflib.get_close_matches(identity.lower(), names, n=1, cutoff=0.6)
         hint = "run manylens models for the list"
         return UnknownModelError(
-            f"{identity}: no such model", f"did you mean {names[near[0]]}? {hint}" if near else hint
+            f"{identity or 'an empty name'}: no such model", f"did you mean {names[near[0]]}? {hint}" if near else hint
         )
 
 

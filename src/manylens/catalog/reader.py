@@ -9,11 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from manylens.catalog.row import Row, WeightFile, Wheel, capabilities
+from manylens.catalog.row import DEFAULT_PATTERNS, Row, WeightFile, Wheel, capabilities
 from manylens.errors import ManylensError
-
-DEFAULT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model")
-"""What a hub row fetches when it names nothing: weights as safetensors, configs, tokenizers. Never a pickle."""
 
 _MISSING = object()
 _SHA256 = re.compile(r"[0-9a-f]{64}")

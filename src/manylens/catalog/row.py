@@ -31,6 +31,9 @@ CAPABILITIES: Mapping[str, frozenset[str]] = {
 }
 """What the models of a task can differ in; a request computes the words it needs. Other tasks have only ``default``."""
 
+DEFAULT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model")
+"""What a hub row fetches when it names nothing: weights as safetensors, configs, tokenizers. Never a pickle."""
+
 
 def capabilities(task: str) -> frozenset[str]:
     """The words that a row may use for what it can take in a task."""

