@@ -17,7 +17,7 @@ def models(
     task: Annotated[str | None, typer.Option("--task", help="Only models for this task.")] = None,
     json: Json = False,
 ) -> None:
-    """List the models: id, tasks, licence, size, memory and state."""
+    """List the models with their licence, size and state."""
     from manylens.session import default_session
     from manylens.tasks import get
 
@@ -71,7 +71,9 @@ def pull(
         bool, typer.Option("--accept-licence", help="Accept a licence that forbids commercial use.")
     ] = False,
 ) -> None:
-    """Fetch a model's weights: licence and size first, then with progress; resumed, verified, repaired."""
+    """Fetch and verify a model's weights.
+
+    Shows licence and size first, then a progress bar; resumes, and repairs what is corrupted."""
     from manylens.session import default_session
 
     session = default_session()
@@ -85,7 +87,9 @@ def pull(
 
 
 def remove(model: Annotated[str, typer.Argument(metavar="ID", help="A catalog id or a hub id.")]) -> None:
-    """Delete a model's weights, but no file that another model uses."""
+    """Delete a model's weights.
+
+    A file that another model uses stays."""
     from manylens.session import default_session
 
     session = default_session()
@@ -100,7 +104,9 @@ def log(
     summary: Annotated[bool, typer.Option("--summary", help="One line for each task and model.")] = False,
     json: Json = False,
 ) -> None:
-    """Show the ledger: every call with its model, seconds, bytes, device and cache hit."""
+    """Show the ledger of calls.
+
+    Each with its model, seconds, bytes, device and whether an embedding was reused."""
     from manylens.session import default_session
 
     ledger = default_session().ledger
@@ -132,7 +138,9 @@ def doctor(
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Measure which engine is fastest here.")] = True,
     json: Json = False,
 ) -> None:
-    """Say what this machine can run, what is missing and how to get it; measure and pin engine and precision."""
+    """Say what this machine can run and what is missing.
+
+    Measures which engine and precision is fastest here, within a stated tolerance, and pins it."""
     from manylens.cli.doctor import examine, print_report
     from manylens.session import default_session
 

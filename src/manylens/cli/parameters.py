@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
 from manylens.tasks import Request
 from manylens.tasks.flags import Flag
+
+if TYPE_CHECKING:
+    from manylens.session import Session
 
 _JOIN = "\x1f"
 """Holds the words of one option together after :func:`join_words`; no file name carries it."""
@@ -26,6 +29,10 @@ COMMON: dict[str, tuple[Any, Any]] = {
         None,
     ),
     "json": (Annotated[bool, typer.Option("--json", help="Print JSON for machines.")], False),
+    "memory_budget": (
+        Annotated[str | None, typer.Option("--memory-budget", metavar="SIZE", help="Memory to stay in, such as 2GiB.")],
+        None,
+    ),
     "seed": (Annotated[int, typer.Option("--seed", help="Of every random step.")], 0),
 }
 """What every command takes."""
@@ -125,3 +132,11 @@ def fields_from(request: type[Request], values: dict[str, Any]) -> dict[str, Any
             read = lambda word, parse=read: parse(tuple(word.split(_JOIN)))  # noqa: E731
         fields[name] = [read(word) for word in value] if flag.many else read(value)
     return fields
+
+
+def session_for(options: Mapping[str, Any]) -> Session:
+    """The session that a command's common options ask for."""
+    from manylens.session import Session, default_session
+
+    budget = options.get("memory_budget")
+    return default_session() if budget is None else Session(memory_budget=budget)

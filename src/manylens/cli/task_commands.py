@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from manylens.cli import output
-from manylens.cli.parameters import COMMON, fields_from, flag_of, signature
+from manylens.cli.parameters import COMMON, fields_from, flag_of, session_for, signature
 from manylens.errors import MediaError, PromptError
 from manylens.tasks import Task
 
@@ -36,22 +36,20 @@ def command(task: Task) -> Callable[..., None]:
 
 
 def _run_one(task: Task, values: dict[str, Any], options: dict[str, Any]) -> None:
-    from manylens.session import default_session
     from manylens.tasks import request
 
     asked = request(task.name, **fields_from(task.request, values))
-    result = default_session().run(asked, model=options["model"], seed=options["seed"])
+    result = session_for(options).run(asked, model=options["model"], seed=options["seed"])
     output.show(task.name, asked, result, out=options["out"], as_json=options["json"])
 
 
 def _run_many(task: Task, files: list[Path], values: dict[str, Any], options: dict[str, Any]) -> None:
     from manylens.runtime.executors import Failure
-    from manylens.session import default_session
     from manylens.tasks import request
 
     fields = fields_from(task.request, {**values, "image": None})
     items = ({**fields, "image": str(file)} for file in files)
-    results = default_session().map(
+    results = session_for(options).map(
         task.name, items, model=options["model"], seed=options["seed"], errors="return"
     )
     failed = 0

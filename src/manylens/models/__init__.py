@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FAMILIES: dict[str, str] = {
     "dino": "manylens.models.dino:Dino",
-    "regions": "manylens.models.regions:Regions",
+    "regions": "manylens.models.regions.model:Regions",
     "ssd": "manylens.models.ssd:Ssd",
     "efficientnet": "manylens.models.efficientnet:EfficientNet",
     "minilm": "manylens.models.minilm:MiniLm",

@@ -36,6 +36,18 @@ _log = logging.getLogger("manylens")
 
 
 @dataclass(frozen=True)
+class ModelKey:
+    """What the memory budget holds: one model, as it runs."""
+
+    id: str
+    weights: str
+    settings: EngineSettings
+
+    def __str__(self) -> str:
+        return self.id
+
+
+@dataclass(frozen=True)
 class _Ready:
     """A row whose weights are on this machine."""
 
@@ -309,7 +321,7 @@ class Session:
 
     @contextmanager
     def _lease(self, ready: _Ready, options: CallOptions) -> Iterator[Model]:
-        key = (ready.row.id, ready.weights, ready.settings)
+        key = ModelKey(ready.row.id, ready.weights, ready.settings)
 
         def loader() -> Model:
             try:

@@ -54,7 +54,7 @@ def map_requests(
     errors: str,
 ) -> Iterator[Any]:
     """See :meth:`manylens.session.Session.map`."""
-    journal = Journal(Path(resume)) if resume is not None else None
+    journal = Journal(Path(resume), signature=task) if resume is not None else None
 
     def run_batch(requests: list[Request]) -> Iterator[Any]:
         if journal is None:
@@ -64,10 +64,10 @@ def map_requests(
         fresh = session.serve([r for r, key in zip(requests, keys, strict=True) if key not in journal], options)
         for key in keys:
             if key in journal:
-                yield from_json(journal[key])
+                yield from_json(journal.get(key))
             else:
                 result = next(fresh)
-                journal.append(key, to_json(result))
+                journal.add(key, to_json(result))
                 yield result
 
     return executors.get(executor).map(
