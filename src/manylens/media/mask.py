@@ -92,8 +92,8 @@ MaskInput = Annotated[BoolMask, Mask]
 """A mask as the field of a pydantic model, for a type checker: takes what `Mask.of` takes, holds a bool array."""
 
 
-def from_picture(image: PIL.Image.Image, name: str) -> BoolMask:
-    """Read a mask from a Pillow image.
+def from_picture(image: PIL.Image.Image, format_name: str | None) -> BoolMask:
+    """Read a mask from a Pillow image, given the format of the file that it came from.
 
     - gray (1, 8, 16 or 32 bits, float): non-zero is object, so label images work; NaN is not
     - gray or colour from a lossy JPEG: bright is object (128 and more), since its black is never quite black
@@ -101,7 +101,7 @@ def from_picture(image: PIL.Image.Image, name: str) -> BoolMask:
     - alpha that is not opaque everywhere: half opaque and more is object, so a cut-out works
     - colour: every pixel that is not black is object
     """
-    lossy = image.format in ("JPEG", "MPO")
+    lossy = format_name in ("JPEG", "MPO")
     if image.mode == "P":
         return np.asarray(image) != 0
     if image.mode in ("LA", "RGBA", "PA"):
@@ -194,9 +194,10 @@ def _read(source: Any) -> tuple[str, BoolMask]:
 
     if is_encoded(source):
         found = find(source)
-        return found.name, from_picture(formats.decode_raw(found)[0], found.name)
+        picture, info = formats.decode_raw(found)
+        return found.name, from_picture(picture, info.format)
     if isinstance(source, PIL.Image.Image):
-        return "PIL image", from_picture(source, "PIL image")
+        return "PIL image", from_picture(source, source.format)
     if isinstance(source, Mapping):
         return "RLE", from_rle(source)
     if isinstance(source, np.ndarray):

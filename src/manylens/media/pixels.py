@@ -62,18 +62,18 @@ def to_rgb(image: PIL.Image.Image, name: str) -> tuple[RGB, list[str]]:
     if image.mode in _DEEP_MODES:
         gray, note = scale_values(np.asarray(image), name)
         return gray_to_rgb(gray), [note]
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        if image.getchannel("A").getextrema() != (255, 255):
-            image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
-            notes.append("alpha flattened on white")
-    elif image.mode not in ("RGB", "L"):
-        notes.append(f"{image.mode} converted to RGB")
-    if image.mode != "RGB":
-        try:
+    try:
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            if image.getchannel("A").getextrema() != (255, 255):
+                image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
+                notes.append("alpha flattened on white")
+        elif image.mode not in ("RGB", "L"):
+            notes.append(f"{image.mode} converted to RGB")
+        if image.mode != "RGB":
             image = image.convert("RGB")
-        except ValueError as error:
-            raise MediaError(f"{name}: its colour model {image.mode} is not read", "save it as RGB") from error
+    except ValueError as error:
+        raise MediaError(f"{name}: its colour model {image.mode} is not read", "save it as RGB") from error
     return frozen(np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)), notes
 
 

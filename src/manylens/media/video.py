@@ -108,11 +108,7 @@ class Video(Media):
         Raises:
             MediaError: A frame has another size, or the file is cut in the middle. Frames before it were good.
         """
-        for index, make in zip(
-            range(start, stop if stop is not None else max(start, self.count), step),
-            islice(iter(self._reader), start, stop, step),
-            strict=False,
-        ):
+        for index, make in islice(enumerate(self._reader), start, stop, step):
             frame = make()
             if frame.size != self.size:
                 sizes = f"{frame.width} x {frame.height}, the first {self.width} x {self.height}"
