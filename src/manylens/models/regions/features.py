@@ -35,7 +35,7 @@ def _config(precision: Precision, threads: int) -> dict[str, Any]:
 
 
 def fit_size(height: int, width: int, long_side: int, multiple: int) -> tuple[int, int]:
-    """Size (height, width) with ``long_side`` on the longer side, aspect kept, rounded to ``multiple``, at least one."""
+    """Size (height, width) with ``long_side`` on the longer side, aspect kept, rounded to ``multiple``, not zero."""
     scale = long_side / max(height, width)
     return (
         max(multiple, round(height * scale / multiple) * multiple),

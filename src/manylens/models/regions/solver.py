@@ -238,7 +238,7 @@ def _propose(regions: scoring.Regions, trees: list[Tree], prompt: _Prompt) -> np
 
 # Weights of the cues. Set from a fit on held-out halves of a small set of photographs with human-drawn regions, then
 # rounded; see docs/decisions for what each is worth.
-APPEARANCE = np.array([6.0, 3.0, -2.0])  # boundary strength, contrast, variance
+APPEARANCE = np.array([6.0, 6.0, -2.5])  # boundary strength, contrast, variance
 
 
 def _score(regions: scoring.Regions, members: np.ndarray, prompt: _Prompt) -> np.ndarray:
@@ -254,8 +254,8 @@ def _score(regions: scoring.Regions, members: np.ndarray, prompt: _Prompt) -> np
         x0, y0, x1, y1 = prompt.box
         covered = np.bincount(regions.labels[y0:y1, x0:x1].ravel(), minlength=len(regions.sizes))
         within = (members @ covered) / regions.areas(members)
-        return logits + 8.0 * scoring.box_overlap(regions.bounding(members), box) + 4.0 * within
-    logits = logits - 0.4 * (cues[:, 3] + 2.5) ** 2 - 4.0 * cues[:, 4]
+        return 1.3 * logits + 9.0 * scoring.box_overlap(regions.bounding(members), box) + 9.0 * within
+    logits = logits - 0.08 * (cues[:, 3] + 1.0) ** 2 - 7.0 * cues[:, 4]
     if prompt.inside:
-        logits = logits + 6.0 * scoring.centrality(regions.labels, members, np.array(prompt.inside))
+        logits = logits + 6.5 * scoring.centrality(regions.labels, members, np.array(prompt.inside))
     return logits

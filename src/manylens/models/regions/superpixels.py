@@ -89,7 +89,7 @@ def region_means(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def region_boxes(labels: np.ndarray) -> np.ndarray:
     """Boxes (x0, y0, x1, y1), max exclusive, of all superpixels, int32 (N, 4)."""
-    height, width = labels.shape
+    width = labels.shape[1]
     order = np.argsort(labels.ravel(), kind="stable")
     starts = np.searchsorted(labels.ravel()[order], np.arange(int(labels.max()) + 1))
     y, x = np.divmod(order, width)
