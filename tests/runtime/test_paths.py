@@ -10,7 +10,7 @@ def test_home_is_the_named_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert paths.home() == tmp_path / "here"
     assert not paths.home().exists()
     assert paths.weights_folder().is_dir()
-    assert paths.compiled_folder().is_dir()
+    assert paths.compiled_folder() == paths.home() / "compiled"
     assert paths.ledger_file().parent == paths.engines_file().parent == paths.home()
     assert paths.embeddings_folder() == paths.home() / "embeddings"
 

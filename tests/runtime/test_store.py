@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from manylens.runtime import disk
 from manylens.runtime import store as module
 from manylens.runtime.store import EmbeddingStore, Key
 
@@ -177,8 +178,8 @@ def test_the_disk_never_passes_its_limit(tmp_path_factory: pytest.TempPathFactor
 
 def test_the_folder_is_not_scanned_for_every_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scans = []
-    files_of = module._DiskLevel.files
-    monkeypatch.setattr(module._DiskLevel, "files", lambda self: scans.append(1) or files_of(self))
+    files_of = disk.DiskCache.files
+    monkeypatch.setattr(disk.DiskCache, "files", lambda self: scans.append(1) or files_of(self))
     store = EmbeddingStore(tmp_path)
     for number in range(50):
         store.put(key(number), block(number))
@@ -236,7 +237,7 @@ def test_a_disk_that_takes_nothing_warns_once(
         file.write(b"half")  # type: ignore[attr-defined]
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(module, "_write", full)
+    monkeypatch.setattr(disk, "_write", full)
     store = EmbeddingStore(tmp_path)
     with caplog.at_level(logging.WARNING):
         for number in range(3):

@@ -33,8 +33,8 @@ def embeddings_folder() -> Path:
 
 
 def compiled_folder() -> Path:
-    """Folder of compiled models, created on demand."""
-    return _made("compiled")
+    """Folder of compiled networks. Left to its cache to create."""
+    return home() / "compiled"
 
 
 def ledger_file() -> Path:

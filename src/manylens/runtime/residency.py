@@ -14,7 +14,9 @@ from typing import Any, Generic, TypeVar
 
 from manylens.errors import BudgetError, DeadlineError, EngineError
 from manylens.runtime import memory
-from manylens.runtime.memory import format_bytes
+from manylens.runtime.memory import default_budget, format_bytes, parse_bytes
+
+__all__ = ["Held", "Residency", "default_budget", "parse_bytes"]
 
 T = TypeVar("T")
 

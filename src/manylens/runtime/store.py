@@ -1,40 +1,27 @@
 """Embeddings that outlive a call: a level in memory over a level on disk, both bounded.
 
-An encoder is most of the time of a click, so what it gave for a picture is kept. On disk each key is one
-uncompressed zip of ``.npy`` members: no pickle, and the zip's checksums tell a damaged file, which is dropped.
+An encoder is most of the time of a click, so what it gave for a picture is kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import math
-import os
 import threading
-import time
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from manylens.runtime.paths import replacing
+from manylens.runtime.disk import Arrays, DiskCache, size_of
 
-Arrays = dict[str, np.ndarray]
 Hit = Literal["memory", "disk"] | None
 
-_log = logging.getLogger(__name__)
 _FORMAT = 1
-_SUFFIX = ".npz"
-_STALE_PART_SECONDS = 3600.0
 _PLAIN_KINDS = frozenset("biufcSU")
-# A scan of the folder follows each 1/16 of the limit written and leaves as much free: the limit holds between scans.
-_SLACK = 16
 
 
 @dataclass(frozen=True)
@@ -92,7 +79,7 @@ class EmbeddingStore:
 
     def __init__(self, folder: Path | str | None, memory_bytes: int = 256 << 20, disk_bytes: int = 2 << 30) -> None:
         self._memory = _MemoryLevel(memory_bytes)
-        self._disk = _DiskLevel(Path(folder), disk_bytes) if folder is not None else None
+        self._disk = DiskCache(Path(folder), disk_bytes) if folder is not None else None
         self._lock = threading.Lock()
         self._flights: dict[str, _Flight] = {}
         self._counts = {"memory": 0, "disk": 0, "miss": 0}
@@ -227,14 +214,14 @@ class _MemoryLevel:
             return arrays
 
     def put(self, digest: str, arrays: Arrays) -> None:
-        size = _size(arrays)
+        size = size_of(arrays)
         with self._lock:
             if (old := self._held.pop(digest, None)) is not None:
-                self.bytes -= _size(old)
+                self.bytes -= size_of(old)
             if size > self._limit:
                 return
             while self.bytes + size > self._limit:
-                self.bytes -= _size(self._held.popitem(last=False)[1])
+                self.bytes -= size_of(self._held.popitem(last=False)[1])
             self._held[digest] = arrays
             self.bytes += size
 
@@ -242,91 +229,6 @@ class _MemoryLevel:
         with self._lock:
             self._held.clear()
             self.bytes = 0
-
-
-class _DiskLevel:
-    def __init__(self, folder: Path, limit: int) -> None:
-        self._folder = folder
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._since_scan = math.inf  # bytes written since the folder was last measured: never yet
-        self._warned = False
-
-    def get(self, digest: str) -> Arrays | None:
-        path = self._path(digest)
-        try:
-            arrays = _read(path)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            self._warn("read", error)
-            return None
-        except Exception as error:  # any parser of a damaged file may fail in its own way
-            _log.info("%s: damaged embedding dropped (%s)", path, error)
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-            return None
-        with suppress(OSError):
-            os.utime(path)
-        return arrays
-
-    def put(self, digest: str, arrays: Arrays) -> None:
-        # The members' headers are small; what they add is bounded by this.
-        size = _size(arrays) + 512 * (len(arrays) + 1)
-        room = self._limit - self._limit // _SLACK
-        if size > room:
-            return
-        try:
-            self._make_room(size, room)
-            with replacing(self._path(digest)) as file:
-                _write(file, arrays)
-        except OSError as error:
-            self._warn("written", error)
-
-    def files(self) -> list[tuple[float, int, Path]]:
-        """Last use, size in bytes and path of each kept file."""
-        found = []
-        for path in self._folder.glob(f"??/*{_SUFFIX}"):
-            with suppress(OSError):
-                state = path.stat()
-                found.append((state.st_mtime, state.st_size, path))
-        return found
-
-    def clear(self) -> None:
-        for *_, path in self.files():
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-
-    def _path(self, digest: str) -> Path:
-        return self._folder / digest[:2] / f"{digest}{_SUFFIX}"
-
-    def _make_room(self, size: int, room: int) -> None:
-        with self._lock:
-            self._since_scan += size
-            if self._since_scan <= self._limit // _SLACK:
-                return
-            self._since_scan = 0
-            files = sorted(self.files())
-            excess = sum(size for _, size, _ in files) + size - room
-            for _, freed, path in files:
-                if excess <= 0:
-                    break
-                path.unlink(missing_ok=True)
-                excess -= freed
-            self._drop_stale_parts()
-
-    def _drop_stale_parts(self) -> None:
-        """A killed writer leaves its temporary file; a live one is younger than an hour."""
-        for path in self._folder.glob("??/.*.part"):
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime > _STALE_PART_SECONDS:
-                    path.unlink(missing_ok=True)
-
-    def _warn(self, verb: str, error: OSError) -> None:
-        if not self._warned:
-            self._warned = True
-            reason = error.strerror or str(error)
-            _log.warning("%s: embeddings cannot be %s (%s); keeping them in memory only", self._folder, verb, reason)
 
 
 def _frozen(name: str, array: np.ndarray) -> np.ndarray:
@@ -338,27 +240,3 @@ def _frozen(name: str, array: np.ndarray) -> np.ndarray:
         array = array.copy(order="C")
         array.flags.writeable = False
     return array
-
-
-def _size(arrays: Arrays) -> int:
-    return sum(array.nbytes for array in arrays.values())
-
-
-def _write(file: object, arrays: Arrays) -> None:
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
-
-
-def _read(path: Path) -> Arrays:
-    arrays = {}
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.namelist():
-            with archive.open(member) as file:
-                array = np.lib.format.read_array(file, allow_pickle=False)
-                if file.read(1):
-                    raise ValueError(f"{member}: holds more than one array")
-            array.flags.writeable = False
-            arrays[member.removesuffix(".npy")] = array
-    return arrays

@@ -1,0 +1,338 @@
+"""The engines that run a network, and OpenVINO's compiled models with everything pinned that changes a number.
+
+Left alone, OpenVINO computes in bf16 where the processor has it, and takes all cores of the machine rather than those
+of the process. Every model here is compiled with its precision and its threads said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import queue
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from manylens.errors import EngineError
+from manylens.runtime.cpu import cpu_flags, cpu_name, has_bf16, threads
+from manylens.runtime.disk import DiskCache
+from manylens.runtime.paths import compiled_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import openvino
+
+__all__ = ["Compiled", "EngineSettings", "compile", "core", "cpu_flags", "cpu_name", "has_bf16", "threads"]
+
+Engine = Literal["openvino", "torch"]
+Precision = Literal["f32", "bf16"]
+Mode = Literal["latency", "throughput"]
+Shape = Sequence[int]
+
+_CACHE_FORMAT = 1
+_CACHE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How a network is run. Part of an embedding's key, and of the provenance of every result.
+
+    Args:
+        engine: ``"openvino"`` or ``"torch"``.
+        precision: ``"f32"`` or ``"bf16"``.
+        threads: Processor threads of one inference; as many as the process has cores when left out.
+        device: ``"cpu"``, or for torch ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+    """
+
+    engine: Engine = "openvino"
+    precision: Precision = "f32"
+    threads: int = field(default_factory=threads)
+    device: str = "cpu"
+
+    @property
+    def label(self) -> str:
+        """For people: ``"openvino bf16"``, with the device when it is not the processor."""
+        return f"{self.engine} {self.precision}" + ("" if self.device == "cpu" else f" {self.device}")
+
+    def to_json(self) -> dict[str, str | int]:
+        """The same as a plain dictionary; ``EngineSettings(**settings.to_json())`` reads it back."""
+        return asdict(self)
+
+
+class Compiled:
+    """A compiled network: arrays in, arrays out. Safe under threads.
+
+    Made by :func:`compile`. Calls beyond the number of infer requests wait their turn.
+    """
+
+    def __init__(self, compiled: openvino.CompiledModel, requests: int) -> None:
+        self._compiled: openvino.CompiledModel | None = compiled
+        self._free: queue.LifoQueue[openvino.InferRequest | None] = queue.LifoQueue()
+        for _ in range(requests):
+            self._free.put(None)  # an infer request holds its activations, so it is made when first needed
+        self.inputs = tuple(_port_name(port, number) for number, port in enumerate(compiled.inputs))
+        self.outputs = tuple(_port_name(port, number) for number, port in enumerate(compiled.outputs))
+
+    def __call__(self, *arrays: np.ndarray, **named: np.ndarray) -> list[np.ndarray]:
+        """Runs the network.
+
+        Args:
+            arrays: The inputs in the network's own order (:attr:`inputs`), or
+            named: the inputs by name; odd names go in as ``**{"image:0": array}``.
+
+        Returns:
+            The outputs in the order of :attr:`outputs`; the caller's own arrays.
+
+        Raises:
+            EngineError: An input is missing or of the wrong shape, the network fails, or it is closed.
+        """
+        values = self._ordered(arrays, named)
+        with self._request() as request:
+            try:
+                request.infer(values)
+            except RuntimeError as error:
+                raise EngineError(f"network: inference failed ({_reason(error)})") from error
+            return [np.array(output.data) for output in request.output_tensors]
+
+    @property
+    def precision(self) -> str:
+        """The precision that the network really computes in, as OpenVINO says: ``"f32"`` or ``"bf16"``."""
+        return str(self._live().get_property("INFERENCE_PRECISION_HINT").to_string())
+
+    def close(self) -> None:
+        """Frees the network's memory; a call that still runs ends well, later ones fail."""
+        self._compiled = None
+        while True:
+            try:
+                self._free.get_nowait()
+            except queue.Empty:
+                break
+        self._free.put(None)  # wakes a call that waits: it then finds the network closed
+
+    @contextmanager
+    def _request(self) -> Iterator[openvino.InferRequest]:
+        request = self._free.get()
+        try:
+            compiled = self._live()
+            request = request or compiled.create_infer_request()
+            yield request
+        finally:
+            self._free.put(None if self._compiled is None else request)
+
+    def _live(self) -> openvino.CompiledModel:
+        if self._compiled is None:
+            raise EngineError("network: used after it was closed")
+        return self._compiled
+
+    def _ordered(self, arrays: Sequence[np.ndarray], named: Mapping[str, np.ndarray]) -> dict[int, np.ndarray]:
+        if len(arrays) > len(self.inputs):
+            raise EngineError(f"network: {len(arrays)} inputs given, it has {len(self.inputs)}")
+        values = dict(zip(self.inputs, arrays, strict=False)) | dict(named)
+        wrong = set(values).symmetric_difference(self.inputs)
+        if wrong or len(values) != len(arrays) + len(named):
+            expected = ", ".join(self.inputs)
+            raise EngineError(f"network: inputs {', '.join(sorted(values)) or 'none'} given, it has {expected}")
+        return {number: np.ascontiguousarray(values[name]) for number, name in enumerate(self.inputs)}
+
+
+@cache
+def _core() -> openvino.Core:
+    import openvino
+
+    return openvino.Core()
+
+
+_core_lock = threading.Lock()
+
+
+def core() -> openvino.Core:
+    """The one OpenVINO core of the process, made on first use.
+
+    Raises:
+        EngineError: OpenVINO is not installed, or does not run here.
+    """
+    with _core_lock:
+        try:
+            return _core()
+        except (ImportError, RuntimeError, OSError) as error:
+            raise EngineError(f"openvino: does not run here ({_reason(error)})", "use --engine torch") from error
+
+
+def compile(  # the module is the namespace: engines.compile
+    model: str | Path | bytes | openvino.Model,
+    settings: EngineSettings | None = None,
+    *,
+    outputs: Sequence[str] | None = None,
+    reshape: Mapping[str, Shape] | Shape | None = None,
+    mode: Mode = "latency",
+    identity: str | None = None,
+) -> Compiled:
+    """Reads a network and compiles it for the processor.
+
+    The compiled form of a file is kept in ``compiled/`` of the home folder, bounded, and taken from there next time.
+
+    Args:
+        model: An ONNX, TensorFlow ``.pb``, ``.tflite`` or IR ``.xml`` file, the bytes of an ONNX file, or a model in
+            memory (which is left as it is).
+        settings: Precision and threads; f32 on all cores when left out.
+        outputs: Names of the tensors to give, also inner ones; the rest of the graph is cut away. All outputs when
+            left out.
+        reshape: New shape of the inputs, by name; a plain shape when there is one input. -1 leaves a side free.
+        mode: ``"latency"`` gives all threads to one inference at a time; ``"throughput"`` runs several side by side.
+        identity: Names the content of a model in memory, such as its weights' hash, so that it is kept as well.
+
+    Raises:
+        EngineError: The file is not a network that OpenVINO reads, has no such tensor or shape, or the settings are
+            those of another engine.
+    """
+    settings = settings or EngineSettings()
+    if settings.engine != "openvino" or settings.device != "cpu":
+        raise EngineError(f"{settings.label}: not settings of the OpenVINO engine on a processor")
+    properties = _properties(settings, mode)
+    try:
+        key = _cache_key(model, identity, outputs, reshape, properties)
+        compiled = _kept(key, properties) if key else None
+        if compiled is None:
+            compiled = core().compile_model(_prepared(model, outputs, reshape), "CPU", properties)
+            if key:
+                _keep(key, compiled)
+        requests = 1 if mode == "latency" else int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+    except RuntimeError as error:
+        raise EngineError(f"{_name(model)}: cannot be compiled ({_reason(error)})") from error
+    return Compiled(compiled, requests)
+
+
+def _properties(settings: EngineSettings, mode: Mode) -> dict[str, Any]:
+    return {
+        "INFERENCE_PRECISION_HINT": settings.precision,
+        "INFERENCE_NUM_THREADS": settings.threads,
+        # Pinned threads of two processes land on the same cores and halve each other.
+        "ENABLE_CPU_PINNING": False,
+        "PERFORMANCE_HINT": mode.upper(),
+    }
+
+
+def _cache_key(
+    model: str | Path | bytes | openvino.Model,
+    identity: str | None,
+    outputs: Sequence[str] | None,
+    reshape: Mapping[str, Shape] | Shape | None,
+    properties: Mapping[str, Any],
+) -> str | None:
+    """Digest of all that the compiled form depends on, or ``None`` for a model in memory that is not named."""
+    if identity is None:
+        if isinstance(model, bytes):
+            identity = hashlib.sha256(model).hexdigest()
+        elif isinstance(model, str | Path):
+            identity = _file_identity(Path(model))
+        else:
+            return None
+    shapes = None if reshape is None else _shapes(reshape)
+    machine = [version("openvino"), cpu_name(), sorted(cpu_flags())]
+    told = [_CACHE_FORMAT, identity, outputs and list(outputs), shapes, properties, machine]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _file_identity(path: Path) -> str:
+    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    states = [file.stat() for file in files if file.is_file()]
+    if not states:
+        raise EngineError(f"{path}: no such file", "fetch the model again")
+    return " ".join([str(path.resolve()), *(f"{state.st_size} {state.st_mtime_ns}" for state in states)])
+
+
+def _cache() -> DiskCache:
+    return DiskCache(compiled_folder(), _CACHE_BYTES)
+
+
+def _kept(key: str, properties: dict[str, Any]) -> openvino.CompiledModel | None:
+    arrays = _cache().get(key)
+    if arrays is None:
+        return None
+    try:
+        return core().import_model(arrays["blob"].tobytes(), "CPU", properties)
+    except (RuntimeError, KeyError):
+        return None  # compiled again, and replaced
+
+
+def _keep(key: str, compiled: openvino.CompiledModel) -> None:
+    # Measured: 0.2 s to import a ViT-S that takes 5 s to compile, with the same numbers to the bit.
+    with suppress(RuntimeError):  # a network that cannot be exported is compiled each time
+        blob = compiled.export_model()
+        _cache().put(key, {"blob": np.frombuffer(blob.getbuffer(), np.uint8)})
+
+
+def _prepared(
+    model: str | Path | bytes | openvino.Model,
+    outputs: Sequence[str] | None,
+    reshape: Mapping[str, Shape] | Shape | None,
+) -> openvino.Model:
+    try:
+        graph = _read(model)
+    except RuntimeError as error:
+        what = f"{_name(model)}: not a network that OpenVINO reads ({_reason(error)})"
+        raise EngineError(what, "fetch the model again") from error
+    if outputs is not None:
+        graph = _cut(graph, outputs)
+    if reshape is not None:
+        graph.reshape(_shapes(reshape))
+    return graph
+
+
+def _read(model: str | Path | bytes | openvino.Model) -> openvino.Model:
+    if isinstance(model, bytes):
+        return core().read_model(model, b"")
+    if isinstance(model, str | Path):
+        return core().read_model(str(model))
+    return model.clone()
+
+
+def _name(model: str | Path | bytes | openvino.Model) -> str:
+    if isinstance(model, bytes):
+        return "network"
+    return Path(model).name if isinstance(model, str | Path) else str(model.friendly_name)
+
+
+def _cut(graph: openvino.Model, outputs: Sequence[str]) -> openvino.Model:
+    """The part of the graph that leads to the tensors ``outputs``."""
+    import openvino
+
+    known = {name: port for node in graph.get_ops() for port in node.outputs() for name in port.get_names()}
+    missing = [name for name in outputs if name not in known]
+    if missing:
+        raise EngineError(f"{graph.friendly_name}: has no tensor {', '.join(missing)}")
+    ports = [known[name] for name in outputs]
+    needed, front = set(), [port.get_node() for port in ports]
+    while front:
+        node = front.pop()
+        if node.friendly_name not in needed:
+            needed.add(node.friendly_name)
+            front += [value.get_source_output().get_node() for value in node.inputs()]
+    parameters = [parameter for parameter in graph.get_parameters() if parameter.friendly_name in needed]
+    return openvino.Model(ports, parameters, graph.friendly_name)
+
+
+def _shapes(reshape: Mapping[str, Shape] | Shape) -> Any:
+    if isinstance(reshape, Mapping):
+        return {name: list(shape) for name, shape in reshape.items()}
+    return list(reshape)
+
+
+def _port_name(port: Any, number: int) -> str:
+    names = sorted(port.get_names(), key=lambda name: (len(name), name))
+    return names[0] if names else str(number)
+
+
+def _reason(error: Exception) -> str:
+    """The telling line of an error of OpenVINO, which brackets it with source positions."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '")) and not line.endswith(":")]
+    return (telling or lines or [type(error).__name__])[0][:200]
