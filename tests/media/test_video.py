@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
 
 import numpy as np
@@ -192,3 +193,17 @@ def test_the_pixel_limit(monkeypatch):
     monkeypatch.setenv("MANYLENS_MAX_PIXELS", "1000")
     with pytest.raises(MediaError, match="48 x 32"):
         Video.of(data)
+
+
+@pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
+def test_a_film_that_asks_to_be_turned(matrix, turns):
+    """A phone held upright writes frames that lie on their side, and in its file how to turn them."""
+    flat = film(frames_of())
+    head = flat.index(b"tkhd")
+    place = flat.index(struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30), head)
+    a, b, c, d = (65536 * value for value in matrix)
+    turned = flat[:place] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + flat[place + 36 :]
+    video, expected = Video.of(turned), Video.of(flat)
+    assert video.size == ((HEIGHT, WIDTH) if turns in (1, -1) else (WIDTH, HEIGHT))
+    np.testing.assert_array_equal(video.frame(11).array, np.rot90(expected.frame(11).array, turns))
+    assert video.frame(0).info.turned

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import quoteattr
 
 from manylens.errors import MediaError
 from manylens.media import formats
@@ -20,12 +19,12 @@ if TYPE_CHECKING:
 _KEY = "manylens"
 _SHOWN = {"model", "prompt", "seed"}
 _XMP_KEY = "XML:com.adobe.xmp"
-# The IPTC's term for a picture that a trained model made; picture archives and browsers look for it.
-_MADE_BY_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+# XMP with the IPTC's term for a picture that a trained model made; picture archives and browsers look for it.
 _XMP = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
-    " Iptc4xmpExt:DigitalSourceType={kind}/></rdf:RDF></x:xmpmeta>"
+    ' Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>'
+    "</rdf:RDF></x:xmpmeta>"
 )
 
 
@@ -53,7 +52,7 @@ def save_image(image: Image, path: str | os.PathLike[str], made_by: Mapping[str,
         text.add_itxt(_KEY, json.dumps(dict(made_by), ensure_ascii=False, sort_keys=True))
         for key in _SHOWN & made_by.keys():
             text.add_itxt(key, str(made_by[key]))
-        text.add_itxt(_XMP_KEY, _XMP.format(kind=quoteattr(_MADE_BY_MODEL)))
+        text.add_itxt(_XMP_KEY, _XMP)
     picture = image.pil()
     return atomic_write(path, lambda file: picture.save(file, "PNG", pnginfo=text))
 

@@ -136,13 +136,15 @@ def array_to_rgb(array: npt.NDArray[Any]) -> tuple[RGB, list[str]]:
     if array.shape[2] == 4:
         return to_rgb(PIL.Image.fromarray(array), "array")
     if array.shape[2] == 3:
-        return frozen(array.copy()), []
+        return _copied(array), []
     remedy = "move the channels last: array.transpose(1, 2, 0)" if array.shape[0] in (1, 3, 4) else "give RGB"
     raise MediaError(f"array: its shape is {shape}, a picture is height x width x 3", remedy)
 
 
 def frozen(array: RGB) -> RGB:
-    """The array, contiguous and over bytes, so that nobody can make it writable again."""
-    if not array.flags.writeable and array.flags.c_contiguous:
-        return array
-    return np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
+    """An array that this package made, contiguous and over bytes, so that nobody can make it writable again."""
+    return _copied(array) if array.flags.writeable or not array.flags.c_contiguous else array
+
+
+def _copied(array: RGB) -> RGB:
+    return np.frombuffer(array.tobytes(), np.uint8).reshape(array.shape)
