@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 
 import pytest
@@ -30,6 +31,20 @@ def test_full_disk_leaves_what_stood_there(tmp_path, folder_of, disk_full):
     with pytest.raises(OutputError, match=r"a\.bin: the disk is full; free some space") as caught:
         atomic_write(path, b"new")
     assert caught.value.exit_code == 1
+    assert path.read_bytes() == b"old"
+    assert folder_of() == {"a.bin"}
+
+
+def test_a_disk_that_really_takes_no_more(tmp_path, folder_of):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"a\.bin: the file is too large for this disk"):
+            atomic_write(path, bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == b"old"
     assert folder_of() == {"a.bin"}
 

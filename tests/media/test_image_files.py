@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import sys
 import zlib
@@ -319,6 +320,25 @@ def test_avif_and_webp_are_read(encode, pixels):
         image = Image.of(encode(np.full((16, 16, 3), 100, np.uint8), format_name))
         assert image.info.format == format_name
         assert image.array.mean() == pytest.approx(100, abs=2)
+
+
+def test_pfm_is_read_as_float():
+    assert Image.of(b"Pf\n2 1\n-1.0\n" + struct.pack("<2f", 0.0, 1.0)).array[0, :, 0].tolist() == [0, 255]
+
+
+def test_heic_is_read_where_a_plugin_is_registered(monkeypatch, pixels, encode):
+    from PIL.PngImagePlugin import PngImageFile
+
+    class Heif(PngImageFile):  # stands for pillow-heif: a plugin that knows the mark
+        def __init__(self, file, name):
+            file.seek(16)
+            super().__init__(io.BytesIO(file.read()), name)
+
+    data = b"\0\0\0\x20ftypheic\0\0\0\0" + encode(pixels, "PNG")
+    with pytest.raises(MediaError, match="it is HEIC"):
+        Image.of(data)
+    monkeypatch.setitem(PIL.Image.OPEN, "HEIF", (Heif, lambda prefix: prefix[4:12] == b"ftypheic"))
+    assert Image.of(data) == Image.of(pixels)
 
 
 # Orientation ---------------------------------------------------------------------------------------------------------
