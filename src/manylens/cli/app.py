@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import typer
 
@@ -38,7 +39,7 @@ def app(only: str | None = None) -> typer.Typer:
         if not task.workflow:
             made.command(task.name, short_help=task.summary)(command(task) if only in (task.name, None) else _named)
     for name, function in house.COMMANDS.items():
-        made.command(name)(function)
+        made.command(name)(cast(Callable[..., None], function))
     return made
 
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json as jsonlib
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from manylens.cli.parameters import COMMON
-
-Out = COMMON["out"][0]
-Json = COMMON["json"][0]
-Seed = COMMON["seed"][0]
 Model = Annotated[
     list[str], typer.Option("--model", metavar="TASK=ID", help="A model for a task of the plan, such as segment=ID.")
 ]
 
 
 def ask(
-    request: Annotated[str, typer.Argument(metavar="REQUEST", help="What is wanted, in plain words.", show_default=False)],
+    request: Annotated[
+        str, typer.Argument(metavar="REQUEST", help="What is wanted, in plain words.", show_default=False)
+    ],
     files: Annotated[
         list[str] | None, typer.Argument(metavar="FILES...", help="The pictures that it speaks of.", show_default=False)
     ] = None,
@@ -30,4 +25,3 @@ def ask(
     seed: Seed = 0,
 ) -> None:
     """Plan a request over the tasks, run it, answer, and write the files and a page that shows each step."""
-    from manylens import agent

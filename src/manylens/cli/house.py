@@ -33,7 +33,10 @@ def models(
         [
             (
                 row["id"],
-                "; ".join(f"{name}: {', '.join(takes)}" if takes != ["default"] else name for name, takes in row["tasks"].items()),
+                "; ".join(
+                    f"{name}: {', '.join(takes)}" if takes != ["default"] else name
+                    for name, takes in row["tasks"].items()
+                ),
                 row["licence"],
                 f"{row['bytes'] / 1e6:.0f}" if row["bytes"] else "-",
                 str(row["memory_mb"] or "-"),
@@ -66,14 +69,17 @@ def _model(row: Any, state: str) -> dict[str, Any]:
 
 
 def pull(
-    model: Annotated[str, typer.Argument(metavar="ID", help="A catalog id or a hub id; 'embedded' for all embedded ones.")],
+    model: Annotated[
+        str, typer.Argument(metavar="ID", help="A catalog id or a hub id; 'embedded' for all embedded ones.")
+    ],
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="Accept a licence that forbids commercial use.")
     ] = False,
 ) -> None:
     """Fetch and verify a model's weights.
 
-    Shows licence and size first, then a progress bar; resumes, and repairs what is corrupted."""
+    Shows licence and size first, then a progress bar; resumes, and repairs what is corrupted.
+    """
     from manylens.session import default_session
 
     session = default_session()
@@ -89,7 +95,8 @@ def pull(
 def remove(model: Annotated[str, typer.Argument(metavar="ID", help="A catalog id or a hub id.")]) -> None:
     """Delete a model's weights.
 
-    A file that another model uses stays."""
+    A file that another model uses stays.
+    """
     from manylens.session import default_session
 
     session = default_session()
@@ -106,7 +113,8 @@ def log(
 ) -> None:
     """Show the ledger of calls.
 
-    Each with its model, seconds, bytes, device and whether an embedding was reused."""
+    Each with its model, seconds, bytes, device and whether an embedding was reused.
+    """
     from manylens.session import default_session
 
     ledger = default_session().ledger
@@ -116,11 +124,13 @@ def log(
     elif not rows:
         print("no calls yet")
     elif summary:
-        columns = ("task", "model", "calls", "errors", "median s", "memory hits", "disk hits", "misses")
-        output.table("calls", columns, [_summary_row(row) for row in rows])
+        output.table("calls", _SUMMARY_COLUMNS, [_summary_row(row) for row in rows])
     else:
-        columns = ("time", "task", "model", "seconds", "bytes in", "device", "engine", "cache", "outcome")
-        output.table("calls", columns, [_call_row(row) for row in rows])
+        output.table("calls", _CALL_COLUMNS, [_call_row(row) for row in rows])
+
+
+_SUMMARY_COLUMNS = ("task", "model", "calls", "errors", "median s", "memory hits", "disk hits", "misses")
+_CALL_COLUMNS = ("time", "task", "model", "seconds", "bytes in", "device", "engine", "cache", "outcome")
 
 
 def _summary_row(row: Any) -> tuple[str, ...]:
@@ -135,12 +145,15 @@ def _call_row(row: Any) -> tuple[str, ...]:
 
 
 def doctor(
-    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Measure which engine is fastest here.")] = True,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Measure which engine is fastest here.")
+    ] = True,
     json: Json = False,
 ) -> None:
     """Say what this machine can run and what is missing.
 
-    Measures which engine and precision is fastest here, within a stated tolerance, and pins it."""
+    Measures which engine and precision is fastest here, within a stated tolerance, and pins it.
+    """
     from manylens.cli.doctor import examine, print_report
     from manylens.session import default_session
 

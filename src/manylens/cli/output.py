@@ -41,7 +41,7 @@ def show(task: str, request: Request, result: Any, *, out: Path | None, as_json:
     name = Path(image.name).stem if image is not None else task
     files = write_result(result, image, out, f"{name}-{task}") if out is not None else []
     if as_json:
-        body = {"task": task, "input": image.name if image is not None else None}
+        body: dict[str, Any] = {"task": task, "input": image.name if image is not None else None}
         body |= {**to_json(result), "files": [str(file) for file in files]}
         print(json.dumps(body, indent=None if line else 1))
         return
@@ -65,11 +65,13 @@ def progress(items: Sequence[Any], label: str, quiet: bool) -> Iterator[Any]:
     from rich.progress import track
 
     console = Console(stderr=True)
-    return iter(track(items, description=label, console=console, disable=quiet or not console.is_terminal, transient=True))
+    return iter(
+        track(items, description=label, console=console, disable=quiet or not console.is_terminal, transient=True)
+    )
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table for people; plain, tab-separated lines where the output is no terminal, so that it can be cut and piped."""
+    """A table for people; plain lines with tabs where the output is no terminal, so that it can be cut and piped."""
     from rich.console import Console
     from rich.table import Table
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -72,7 +72,7 @@ def signature(request: type[Request], several: bool) -> inspect.Signature:
         request: The task's request type.
         several: Whether the first positional takes several files or folders.
     """
-    parameters = []
+    parameters: list[inspect.Parameter] = []
     for name, info in request.model_fields.items():
         flag = flag_of(info)
         if flag.hidden:
@@ -120,18 +120,20 @@ def _plain_type(annotation: Any) -> Any:
 
 
 def fields_from(request: type[Request], values: dict[str, Any]) -> dict[str, Any]:
-    """The request's fields from what the parser gave: parsed where the flag says how, left out where nothing was said."""
+    """The request's fields from what the parser gave: parsed as the flag says, left out where nothing was said."""
     fields: dict[str, Any] = {}
     for name, info in request.model_fields.items():
         value = values.get(name)
         if value is None or value == []:
             continue
         flag = flag_of(info)
-        read: Callable[[Any], Any] = flag.parse or (lambda word: word)
-        if flag.arity != (1, 1):
-            read = lambda word, parse=read: parse(tuple(word.split(_JOIN)))  # noqa: E731
-        fields[name] = [read(word) for word in value] if flag.many else read(value)
+        fields[name] = [_read(flag, word) for word in value] if flag.many else _read(flag, value)
     return fields
+
+
+def _read(flag: Flag, word: Any) -> Any:
+    words = tuple(word.split(_JOIN)) if flag.arity != (1, 1) else word
+    return flag.parse(words) if flag.parse else words
 
 
 def session_for(options: Mapping[str, Any]) -> Session:

@@ -8,7 +8,7 @@ from typing import Any
 
 from manylens.cli import output
 from manylens.cli.parameters import COMMON, fields_from, flag_of, session_for, signature
-from manylens.errors import MediaError, PromptError
+from manylens.errors import ManylensError, MediaError, UserError
 from manylens.tasks import Task
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".avif", ".heic", ".dcm"}
@@ -49,19 +49,19 @@ def _run_many(task: Task, files: list[Path], values: dict[str, Any], options: di
 
     fields = fields_from(task.request, {**values, "image": None})
     items = ({**fields, "image": str(file)} for file in files)
-    results = session_for(options).map(
-        task.name, items, model=options["model"], seed=options["seed"], errors="return"
-    )
-    failed = 0
+    results = session_for(options).map(task.name, items, model=options["model"], seed=options["seed"], errors="return")
+    failures: list[Exception] = []
     for file, result in zip(output.progress(files, task.name, quiet=options["json"]), results, strict=True):
         if isinstance(result, Failure):
-            failed += 1
+            failures.append(result.error)
             output.complain(result.error)
             continue
         asked = request(task.name, **{**fields, "image": str(file)})
         output.show(task.name, asked, result, out=options["out"], as_json=options["json"], line=True)
-    if failed:
-        raise PromptError(f"{failed} of {len(files)} pictures failed", "the lines above say why; the others are done")
+    if failures:
+        # Ours outweighs the user's: exit code 1 as soon as one failure is not a mistake of theirs.
+        kind = UserError if all(isinstance(error, UserError) for error in failures) else ManylensError
+        raise kind(f"{len(failures)} of {len(files)} pictures failed", "the lines above say why; the others are done")
 
 
 def _files(given: list[str]) -> Iterator[Path]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from manylens.errors import UnsupportedError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from manylens.catalog import Row
     from manylens.models.base import Model
     from manylens.runtime.engines import EngineSettings
@@ -49,3 +52,31 @@ def family(name: str, model: str = "") -> type[Model]:
 def load(row: Row, files: Mapping[str, Path], settings: EngineSettings) -> Model:
     """Load the model of a catalog row from its verified files."""
     return family(row.family, row.id)(row, files, settings)
+
+
+@dataclass(frozen=True)
+class FamilyProbe:
+    """A catalog row as ``manylens doctor`` measures it: loaded anew for each engine and precision."""
+
+    row: Row
+    files: Mapping[str, Path]
+
+    @property
+    def name(self) -> str:
+        """The row's id."""
+        return self.row.id
+
+    @property
+    def weights(self) -> str:
+        """The row's weights hash."""
+        return self.row.weights_hash
+
+    def build(self, settings: EngineSettings) -> Callable[[], np.ndarray]:
+        """Load the model and give the call to time; see :meth:`manylens.models.base.Model.probe`.
+
+        Raises:
+            UnsupportedError: The model does not run on that engine.
+        """
+        if settings.engine not in self.row.engines:
+            raise UnsupportedError(f"{self.row.id} does not run on {settings.engine}")
+        return load(self.row, self.files, settings).probe()

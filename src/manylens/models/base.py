@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from manylens.errors import UnsupportedError
 from manylens.runtime.context import Context
@@ -18,6 +18,7 @@ from manylens.runtime.engines import EngineSettings
 from manylens.tasks import Request
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from manylens.catalog import Row
@@ -68,6 +69,16 @@ class Model(ABC):
             f"{self.row.id} has no trainable form", "name a model whose weights load into torch, such as manylens/vit-s"
         )
 
+    def probe(self) -> Callable[[], np.ndarray]:
+        """A call that runs the encoder once on a fixed input and returns its features, float ``(..., D)``.
+
+        ``manylens doctor`` times it on every engine and precision, and holds its features to those of f32.
+
+        Raises:
+            UnsupportedError: If there is nothing to choose for this model.
+        """
+        raise UnsupportedError(f"{self.row.id} has no engine to choose", "leave it out")
+
     def close(self) -> None:  # noqa: B027 - most models hold nothing that the garbage collector does not free
         """Give memory back; the model is not used afterwards."""
 
@@ -95,10 +106,3 @@ class Trainable:
     preprocess: Callable[[Sequence[Image]], torch.Tensor]
     forward: Callable[[torch.Tensor], dict[str, torch.Tensor]]
     taps: Mapping[str, torch.nn.Module] = field(default_factory=dict)
-
-
-class Call(Protocol):
-    """How a composed model asks for another task."""
-
-    def __call__(self, task: str, request: Request) -> Any:
-        """Run ``request`` on the session's model for ``task``."""

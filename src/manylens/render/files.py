@@ -76,4 +76,4 @@ def _arrays(result: Any, folder: Path, stem: str) -> list[Path]:
             arrays = {"samples": result.samples, "rate": np.asarray(result.rate)}
     if not arrays:
         return []
-    return [atomic_write(folder / f"{stem}.npz", lambda file: np.savez(file, **arrays))]
+    return [atomic_write(folder / f"{stem}.npz", lambda file: np.savez(file, allow_pickle=False, **arrays))]

@@ -14,6 +14,7 @@ from manylens.runtime.context import Context
 from manylens.runtime.engines import EngineSettings
 from manylens.runtime.ledger import Entry, Ledger, new_call_id, utc_now
 from manylens.tasks import Provenance, Request, with_provenance
+from manylens.version import __version__
 
 if TYPE_CHECKING:
     from manylens.catalog import Row
@@ -72,7 +73,7 @@ class Call:
             cache=str(ctx.notes.get("cache", "")),
             inputs=tuple(image.id for image in request.pictures()),
             notes=tuple(dict.fromkeys(notes)),
-            version=_version(),
+            version=__version__,
         )
         self._record(request, seconds, provenance.engine, provenance.precision, ctx)
         ctx.notes.clear()
@@ -123,9 +124,3 @@ class Call:
 def _peak_mb() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024 * 1024) if sys.platform == "darwin" else peak / 1024
-
-
-def _version() -> str:
-    from manylens import __version__
-
-    return __version__

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from manylens import models
 from manylens.catalog import Catalog, WeightsStore
@@ -18,7 +18,7 @@ from manylens.media import Image
 from manylens.runtime import paths
 from manylens.runtime.context import Context
 from manylens.runtime.doctor import pinned
-from manylens.runtime.engines import EngineSettings
+from manylens.runtime.engines import Engine, EngineSettings, Precision
 from manylens.runtime.ledger import Ledger
 from manylens.runtime.residency import Residency, default_budget, parse_bytes
 from manylens.runtime.store import EmbeddingStore
@@ -87,8 +87,8 @@ class Session:
         *,
         memory_budget: int | str | None = None,
         models: Mapping[str, str] | None = None,
-        engine: str | None = None,
-        precision: str | None = None,
+        engine: Engine | None = None,
+        precision: Precision | None = None,
         offline: bool | None = None,
         home: str | Path | None = None,
         catalog: Catalog | None = None,
@@ -101,7 +101,7 @@ class Session:
         self.store = EmbeddingStore(root / "embeddings")
         self.ledger = Ledger(root / "ledger.sqlite")
         budget = parse_bytes(memory_budget) if memory_budget is not None else default_budget()
-        self.residency = Residency(budget)
+        self.residency: Residency[Model] = Residency(budget)
         self._preferred = {get(task).name: reference for task, reference in (models or {}).items()}
         self._engine, self._precision = engine, precision
         self._accept_licence, self._fetch_progress = accept_licence, fetch_progress
@@ -150,7 +150,7 @@ class Session:
         batch_size: int | None = None,
         prefetch: int = 16,
         resume: str | Path | None = None,
-        errors: str = "raise",
+        errors: Literal["raise", "return"] = "raise",
         timeout: float | None = None,
         cancel: threading.Event | None = None,
         cost_cap: float | None = None,
@@ -244,9 +244,7 @@ class Session:
         row = choose(self.catalog, request, options.model, self._preferred)
         return request_key(request, row.id, self.weights.weights_hash(row), options.seed)
 
-    def _serve(
-        self, requests: Sequence[Request], options: CallOptions, above: Context | None = None
-    ) -> Iterator[Any]:
+    def _serve(self, requests: Sequence[Request], options: CallOptions, above: Context | None = None) -> Iterator[Any]:
         ready = self._ready(requests[0], options)
         with self._lease(ready, options) as model:
             call = Call(ready.row, ready.weights, ready.settings, options, self.ledger)
@@ -312,12 +310,12 @@ class Session:
         return row, files
 
     def _settings(self, row: Row) -> EngineSettings:
+        """What the caller of the session asked for, else what was measured here; always one that the row runs on."""
         measured = pinned(row.id, row.weights_hash) or EngineSettings()
-        engine = self._engine if self._engine in row.engines else None
-        chosen = replace(measured, engine=engine or measured.engine, precision=self._precision or measured.precision)
-        if chosen.engine not in row.engines and row.engines:
-            chosen = replace(chosen, engine=row.engines[0])
-        return chosen
+        engine = self._engine or measured.engine
+        if row.engines and engine not in row.engines:
+            engine = cast(Engine, row.engines[0])
+        return replace(measured, engine=engine, precision=self._precision or measured.precision)
 
     @contextmanager
     def _lease(self, ready: _Ready, options: CallOptions) -> Iterator[Model]:

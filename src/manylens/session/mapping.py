@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from manylens.errors import PromptError
 from manylens.runtime import executors
@@ -51,7 +51,7 @@ def map_requests(
     batch_size: int | None,
     prefetch: int,
     resume: str | Path | None,
-    errors: str,
+    errors: Literal["raise", "return"],
 ) -> Iterator[Any]:
     """See :meth:`manylens.session.Session.map`."""
     journal = Journal(Path(resume), signature=task) if resume is not None else None

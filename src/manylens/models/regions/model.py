@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,9 @@ _LAYER = "regions-scene-1"
 
 
 class Regions(Model):
-    """Clicks, boxes and coarse masks to masks, without trained weights of its own; see the package's other modules.
+    """Clicks, boxes and coarse masks to masks, without trained weights of its own.
 
-    The encoders are loaded when a picture is not in the embedding store, so a picture seen before costs only the solver.
+    The encoders load when a picture is not in the embedding store: one that was seen before costs only the solver.
     """
 
     def __init__(self, row: Row, files: Mapping[str, Path], settings: EngineSettings) -> None:
@@ -75,6 +75,18 @@ class Regions(Model):
                     EdgeEncoder(self.files["hed_bsds500.weights.h5"], **shared),
                 )
             return self._encoders
+
+    def probe(self) -> Callable[[], np.ndarray]:
+        """Both encoders on a fixed picture; the patch features are what must stay the same."""
+        patches, edges = self._loaded()
+        ramp = np.linspace(0, 255, 480 * 640 * 3).reshape(480, 640, 3)
+        picture = (ramp + 60 * np.random.default_rng(0).random((480, 640, 3))).clip(0, 255).astype(np.uint8)
+
+        def run() -> np.ndarray:
+            edges(picture)
+            return patches(picture)
+
+        return run
 
     def close(self) -> None:
         """Let the encoders go."""
