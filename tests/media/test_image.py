@@ -116,7 +116,10 @@ def test_is_never_changed(pixels):
     ids=["gray", "gray with axis", "opaque", "transparent", "not contiguous"],
 )
 def test_arrays(array, expected):
-    np.testing.assert_array_equal(Image.of(array).array, expected)
+    image = Image.of(array)
+    np.testing.assert_array_equal(image.array, expected)
+    with pytest.raises(ValueError):
+        image.array.flags.writeable = True
 
 
 @pytest.mark.parametrize(
