@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-Model = Annotated[
-    list[str], typer.Option("--model", metavar="TASK=ID", help="A model for a task of the plan, such as segment=ID.")
-]
+from manylens.cli.parameters import session_for
+from manylens.errors import PromptError
+
+if TYPE_CHECKING:
+    from manylens.agent import Plan
 
 
 def ask(
@@ -16,12 +21,69 @@ def ask(
         str, typer.Argument(metavar="REQUEST", help="What is wanted, in plain words.", show_default=False)
     ],
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="FILES...", help="The pictures that it speaks of.", show_default=False)
+        list[str] | None, typer.Argument(metavar="FILES", help="The pictures that it speaks of.", show_default=False)
     ] = None,
     plan_only: Annotated[bool, typer.Option("--plan-only", help="Print the plan and run nothing.")] = False,
-    model: Model = [],  # noqa: B006 - typer copies it
-    out: Out = None,
-    json: Json = False,
-    seed: Seed = 0,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="TASK=ID", help="A model for a task of the plan; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="DIR", help="Write masks, labels and a page here.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    memory_budget: Annotated[
+        str | None, typer.Option("--memory-budget", metavar="SIZE", help="Memory to stay in, such as 2GiB.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of every random step.")] = 0,
 ) -> None:
-    """Plan a request over the tasks, run it, answer, and write the files and a page that shows each step."""
+    """Plan a request over the tasks, run it, and answer.
+
+    Prints the plan, the answer and the files made; with -o the folder also gets one page that shows each step.
+    """
+    from manylens import agent
+
+    models = dict(_model(word) for word in model or [])
+    plan = agent.plan(request, files or [])
+    if plan_only:
+        if json:
+            print(jsonlib.dumps(plan.to_json(), indent=1))
+        else:
+            _print_plan(plan)
+        _leave_if_nothing_understood(plan)
+        return
+    if not json:
+        _print_plan(plan)
+    _leave_if_nothing_understood(plan)
+    run = agent.execute(
+        plan, files or [], out=out, session=session_for({"memory_budget": memory_budget}), models=models, seed=seed
+    )
+    if json:
+        print(jsonlib.dumps(run.to_json(), indent=1))
+    else:
+        print(f"\n{run.answer}")
+        if run.files:
+            print("\nfiles")
+            for file in run.files:
+                print(f"  {file}")
+    if run.failed:
+        sys.exit(max(step.exit_code for step in run.failed))
+
+
+def _model(word: str) -> tuple[str, str]:
+    task, equals, reference = word.partition("=")
+    if not (task and equals and reference):
+        raise PromptError(f"--model {word}: not TASK=ID", "write it as segment=manylens/regions-s")
+    return task, reference
+
+
+def _print_plan(plan: Plan) -> None:
+    print("plan")
+    print(plan.describe() or "  nothing to do")
+    for clause in plan.unclear:
+        print(f"not understood: {clause!r}", file=sys.stderr)
+
+
+def _leave_if_nothing_understood(plan: Plan) -> None:
+    if not plan.steps:
+        sys.exit(PromptError.exit_code)

@@ -55,5 +55,7 @@ def box(word: str) -> tuple[float, ...]:
 
 def example(words: tuple[str, ...]) -> dict[str, str]:
     """``("dog.jpg", "dog.png", "dog")`` to the keyword arguments of an :class:`~manylens.tasks.requests.Example`."""
+    if len(words) < 2:
+        raise PromptError(f"example {' '.join(words)!r} has no mask", "give --like IMAGE MASK [NAME]")
     image, mask, *name = words
     return {"image": image, "mask": mask, **({"name": name[0]} if name else {})}

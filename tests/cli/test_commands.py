@@ -1,0 +1,120 @@
+"""The commands with stand-in models: words, JSON, files, exit codes. Real weights are in tests/test_embedded.py."""
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from manylens import session as session_module
+from manylens.cli import main
+from manylens.cli import parameters as cli_parameters
+from tests.session.fakes import row
+
+
+@pytest.fixture
+def run(make_session, monkeypatch, capsys):
+    """Run a command line; gives (exit code, standard output, standard error)."""
+    session = make_session(row("a"))
+    monkeypatch.setattr(session_module, "default_session", lambda: session)
+    monkeypatch.setattr(cli_parameters, "session_for", lambda options: session)
+    monkeypatch.setattr("manylens.cli.task_commands.session_for", lambda options: session)
+
+    def call(*words):
+        with pytest.raises(SystemExit) as left:
+            main([str(word) for word in words])
+        printed = capsys.readouterr()
+        return left.value.code or 0, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "photo.png"
+    PIL.Image.fromarray(np.full((8, 12, 3), 90, np.uint8)).save(path)
+    return path
+
+
+def test_words_for_people(run, picture):
+    code, out, err = run("classify", picture)
+    assert code == 0
+    assert "100.0%  manylens/a 12" in out
+    assert err == ""
+
+
+def test_json_for_machines_and_notes_stay_out_of_it(run, picture):
+    code, out, _ = run("answer", picture, "what?", "--json", "--seed", "3")
+    body = json.loads(out)
+    assert code == 0
+    assert body["type"] == "answer"
+    assert body["input"] == "photo.png"
+    assert body["provenance"]["seed"] == 3
+    assert body["provenance"]["notes"] == ["a note"]
+
+
+def test_files_in_a_folder(run, picture, tmp_path):
+    code, out, _ = run("classify", picture, "-o", tmp_path / "out")
+    assert code == 0
+    assert "wrote" in out
+    written = json.loads((tmp_path / "out" / "photo-classify.json").read_text())
+    assert written["labels"][0]["name"] == "manylens/a 12"
+
+
+def test_a_folder_of_pictures_gives_a_line_each_and_goes_on_after_a_bad_one(run, picture, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    code, out, err = run("classify", tmp_path, "--json")
+    assert [json.loads(line)["input"] for line in out.splitlines()] == ["photo.png"]
+    assert code == 2
+    assert "bad.jpg" in err
+    assert "1 of 2 pictures failed" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (["classify", "missing.jpg"], 2, "missing.jpg"),
+        (["classify", "PICTURE", "--model", "nope"], 2, "nope: no such model"),
+        (["read", "PICTURE"], 2, "no model here can read"),
+        (["answer", "PICTURE", " "], 2, "question is empty"),
+        (["answer", "PICTURE", "fail"], 1, "the model broke"),
+        (["classify", "PICTURE", "--top", "0"], 2, "top"),
+        (["segment", "PICTURE", "--point", "99,1"], 2, "lies outside photo.png, which is 12x8"),
+        (["segment", "PICTURE"], 2, "no prompt for photo.png"),
+        (["segment", "PICTURE", "--box", "5,5,2,2"], 2, "inverted"),
+        (["segment", "PICTURE", "--like", "PICTURE"], 2, "mask"),
+        (["pull", "nope"], 2, "nope: no such model"),
+    ],
+)
+def test_mistakes_are_one_line_on_standard_error(run, picture, words, code, line):
+    got, out, err = run(*[picture if word == "PICTURE" else word for word in words])
+    assert got == code
+    assert out == ""
+    assert err.startswith("error: ")
+    assert line in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["classify"], ["classifi", "x.jpg"], ["classify", "x.jpg", "--nope"]])
+def test_misuse_of_the_command_line_is_exit_code_2(run, words):
+    assert run(*words)[0] == 2
+
+
+def test_log_shows_the_calls(run, picture):
+    run("answer", picture, "nested")
+    code, out, _ = run("log", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert [(entry["task"], entry["model"]) for entry in rows] == [("answer", "manylens/a"), ("classify", "manylens/a")]
+    assert "classify" in run("log", "--summary")[1]
+
+
+def test_models_lists_the_catalog(run):
+    code, out, _ = run("models", "--json")
+    assert code == 0
+    assert [model["id"] for model in json.loads(out)] == ["manylens/a"]
+    assert "manylens/a" in run("models", "--task", "answer")[1]
+
+
+def test_version(run):
+    assert run("--version")[1].startswith("manylens ")
