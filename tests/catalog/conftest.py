@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +23,19 @@ from .helpers import (
     wheel_file,
     wheel_table,
 )
+
+REAL_ENVIRONMENT = dict(os.environ)
+REAL_PYTHON = sys.executable
+
+
+@pytest.fixture
+def real_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives a test of real weights the user's own settings and caches, so that they are fetched once."""
+    monkeypatch.undo()
+    for name in set(os.environ) - set(REAL_ENVIRONMENT) - {"PYTEST_CURRENT_TEST"}:
+        monkeypatch.delenv(name)
+    for name, value in REAL_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +63,22 @@ def wheels(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def catalog(wheels: Path, tmp_path: Path) -> Catalog:
+def quick_pip(wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for ``python -m pip download ... -d FOLDER NAME==VERSION`` that starts at once: it copies the wheel."""
+    path = tmp_path / "python"
+    path.write_text(f'#!/bin/sh\nwhile [ "$1" != -d ]; do shift; done\ncp {wheels}/*.whl "$2"\n')
+    path.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(path))
+
+
+@pytest.fixture
+def real_pip(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the stand-in away again."""
+    monkeypatch.setattr(sys, "executable", REAL_PYTHON)
+
+
+@pytest.fixture
+def catalog(wheels: Path, quick_pip: None, tmp_path: Path) -> Catalog:
     """Rows of the small wheel: ``t/both`` takes two files, ``t/alpha`` one of them, ``t/nc`` is non-commercial."""
     path = tmp_path / "catalog.toml"
     path.write_text(
@@ -82,7 +112,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def index(server: Server, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+def index(server: Server, wheels: Path, real_pip: None, monkeypatch: pytest.MonkeyPatch) -> Server:
     """The folder of wheels as a package index over HTTP."""
     wheel = next(wheels.glob("*.whl"))
     server.files[f"/{wheel.name}"] = wheel.read_bytes()

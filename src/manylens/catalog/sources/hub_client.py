@@ -16,8 +16,8 @@ from manylens.errors import ManylensError, NetworkError, UnknownModelError, User
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
-ANSWER_SECONDS = 10.0
-"""A hub that has not answered a question by then is given up."""
+ANSWER_SECONDS = 9.0
+"""A hub that has not answered by then is given up: within 10 s with the client's import."""
 STALL_SECONDS = 60.0
 """A download that has not grown for so long is given up."""
 POLL_SECONDS = 0.1
@@ -150,7 +150,9 @@ def _in_background(work: Callable[[], T], tick: Callable[[], None]) -> T:
 
 def _answer(row: Row, work: Callable[[], T]) -> T:
     """Turns whatever the client raises into one line."""
-    errors = _client().errors
+    _client()
+    from huggingface_hub import errors
+
     host = urlsplit(_endpoint()).netloc
     remedy = f"check the network and HF_ENDPOINT, or give a local folder; then run manylens pull {row.id}"
     try:
