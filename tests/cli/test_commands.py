@@ -75,7 +75,7 @@ def test_a_folder_of_pictures_gives_a_line_each_and_goes_on_after_a_bad_one(run,
     [
         (["classify", "missing.jpg"], 2, "missing.jpg"),
         (["classify", "PICTURE", "--model", "nope"], 2, "nope: no such model"),
-        (["read", "PICTURE"], 2, "no model here can read"),
+        (["read", "PICTURE"], 2, "read: no embedded model does this yet; name a checkpoint"),
         (["answer", "PICTURE", " "], 2, "question is empty"),
         (["answer", "PICTURE", "fail"], 1, "the model broke"),
         (["classify", "PICTURE", "--top", "0"], 2, "top"),

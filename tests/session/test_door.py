@@ -50,7 +50,12 @@ class TestChoice:
                 "does not do read; it does answer, classify",
             ),
             ("manylens/low", request("classify", image=IMAGE, names=["a"]), UnsupportedError, "classify with names"),
-            (None, request("read", image=IMAGE), UnsupportedError, "no model here can read"),
+            (
+                None,
+                request("read", image=IMAGE),
+                UnsupportedError,
+                "read: no embedded model does this yet; name a checkpoint",
+            ),
         ],
     )
     def test_a_wrong_model_is_one_line(self, make_session, model, asked, error, line):

@@ -61,17 +61,16 @@ def _require(row: Row, task: str, needs: frozenset[str], catalog: Catalog) -> No
 
 def _nobody(catalog: Catalog, task: str, needs: frozenset[str]) -> tuple[str, str]:
     how = "" if needs == {"default"} else f" with {_words(needs)}"
-    rows = catalog.for_task(task, needs) or catalog.for_task(task, frozenset())
-    hub = [row for row in rows if not row.embedded]
-    if not hub:
-        return f"no model here can {task}{how}", "name a checkpoint with --model (a hub id or a folder)"
-    row = hub[0]
+    what = f"{task}{how}: no embedded model does this yet"
+    able = catalog.for_task(task, needs)
+    if not able:
+        others = sorted(set().union(*(row.tasks[task] for row in catalog.for_task(task))))
+        remedy = f"name a checkpoint with --model (a hub id or a folder); known here for {task}: {', '.join(others)}"
+        return what, remedy if others else "name a checkpoint with --model (a hub id or a folder)"
+    row = able[0]
     size = f", {row.bytes / 1e6:,.0f} MB" if row.bytes else ""
-    loads = "" if row.family in FAMILIES else f"; its family {row.family!r} does not load in this version yet"
-    return (
-        f"no embedded model can {task}{how}",
-        f"name a checkpoint, such as --model {row.id} (licence {row.licence}{size}{loads})",
-    )
+    loads = "" if row.family in FAMILIES else f"; this version has no loader for its family {row.family!r} yet"
+    return what, f"name a checkpoint, such as --model {row.id} (licence {row.licence}{size}){loads}"
 
 
 def _ids(ids: Iterable[str], most: int = 3) -> str:
