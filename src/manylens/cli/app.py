@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -59,6 +61,8 @@ def main(words: Sequence[str] | None = None) -> None:
     asked = given[0] if given else ""
     if asked in TASKS:
         given = join_words(given, TASKS[asked].request)
+    if not _debugging():
+        warnings.simplefilter("ignore")  # libraries warn about broken files; what matters is said in our own line
     try:
         app(asked)(given, standalone_mode=True)
     except KeyboardInterrupt:
@@ -75,6 +79,4 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _debugging() -> bool:
-    import os
-
     return os.environ.get("MANYLENS_DEBUG", "") not in ("", "0")
