@@ -64,9 +64,9 @@ def wheels(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def quick_pip(wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for ``python -m pip download ... -d FOLDER NAME==VERSION`` that starts at once: it copies the wheel."""
+    """A stand-in for ``python -m pip download ... -d FOLDER NAME==VERSION`` that only copies the wheel."""
     path = tmp_path / "python"
-    path.write_text(f'#!/bin/sh\nwhile [ "$1" != -d ]; do shift; done\ncp {wheels}/*.whl "$2"\n')
+    path.write_text(f'#!/bin/sh\nwhile [ "$1" != -d ]; do shift; done\ncp "{wheels}"/*.whl "$2"\n')
     path.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(path))
 

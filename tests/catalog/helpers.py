@@ -82,6 +82,9 @@ class Server:
 
     Attributes:
         files: What it serves: body by path.
+        headers: Further headers by path.
+        status: Status by path where it is not 200.
+        tokens: The authorizations that came with requests.
         hits: How often each path was asked for with GET.
         stall_at: Paths whose body stops in the middle until `go` is set.
         started: Set when a stalled body begins.
@@ -90,6 +93,8 @@ class Server:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.headers: dict[str, dict[str, str]] = {}
+        self.tokens: set[str] = set()
+        self.status: dict[str, int] = {}
         self.hits: Counter[str] = Counter()
         self.stall_at: set[str] = set()
         self.started, self.go = threading.Event(), threading.Event()
@@ -120,9 +125,10 @@ class Server:
 
     def _answer(self, request: BaseHTTPRequestHandler, body: bool) -> None:
         path = unquote(urlsplit(request.path).path)
+        self.tokens.add(request.headers.get("Authorization", ""))
         self.hits[path] += body
         content = self.files.get(path)
-        request.send_response(404 if content is None else 200)
+        request.send_response(404 if content is None else self.status.get(path, 200))
         for name, value in self.headers.get(path, {}).items():
             request.send_header(name, value)
         if content is None and path.startswith("/api/models/"):

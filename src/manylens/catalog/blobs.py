@@ -15,6 +15,12 @@ from typing import IO, Literal
 from manylens.catalog.hashing import copy_hashing, file_sha256
 from manylens.catalog.progress import megabytes
 from manylens.errors import OutputError, WeightsError
+from manylens.runtime import paths
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
+DISK_ERRORS = _FULL | _CLOSED
+"""Numbers of the errors that `writing` turns into one line."""
 
 BlobState = Literal["ready", "absent", "corrupt"]
 
@@ -71,7 +77,7 @@ class Blobs:
         path = self.path(sha256)
         try:
             stat = path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return "absent"
         if stat.st_size != size:
             return "corrupt"
@@ -86,12 +92,12 @@ class Blobs:
         try:
             right = file_sha256(path) == sha256
             stat = path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return "absent"
         # Both are only notes for the next time: a store that cannot be written to can still be read.
         with contextlib.suppress(OSError):
             if right:
-                atomic_write(stamp, json.dumps([stat.st_size, stat.st_mtime_ns]))
+                write_text(stamp, json.dumps([stat.st_size, stat.st_mtime_ns]))
             else:
                 stamp.unlink(missing_ok=True)
         return "ready" if right else "corrupt"
@@ -124,7 +130,7 @@ class Blobs:
                         )
                     part.replace(path)
                     stat = path.stat()
-                    atomic_write(self._stamp_path(sha256), json.dumps([size, stat.st_mtime_ns]))
+                    write_text(self._stamp_path(sha256), json.dumps([size, stat.st_mtime_ns]))
             finally:
                 part.unlink(missing_ok=True)
 
@@ -196,9 +202,9 @@ def writing(folder: Path, needed: int = 0) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             raise disk_full(folder, needed) from error
-        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        if error.errno in _CLOSED:
             raise OutputError(f"{folder}: cannot be written to", "set MANYLENS_HOME to a folder of yours") from error
         raise
 
@@ -224,12 +230,7 @@ def check_space(folder: Path, needed: int) -> None:
         raise disk_full(folder, needed)
 
 
-def atomic_write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Writes a small text file at once or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with paths.replacing(path) as file:
+        file.write(text.encode())

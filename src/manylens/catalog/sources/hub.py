@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from manylens.catalog.blobs import Blobs, atomic_write, check_space, writing
+from manylens.catalog.blobs import Blobs, check_space, write_text, writing
 from manylens.catalog.families import CONFIG, PIPELINE
 from manylens.catalog.hashing import file_sha256
 from manylens.catalog.progress import ProgressCallback
@@ -189,7 +189,7 @@ class HubSource:
         path, kept = self._path(row, record.commit, name), record.files[name]
         try:
             stat = path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return "absent"
         if stat.st_size != kept.bytes:
             return "corrupt"
@@ -218,7 +218,7 @@ class HubSource:
                 )
             files[name] = _Kept(sha256, stat.st_size, stat.st_mtime_ns)
         record = {"commit": info.sha, "patterns": row.patterns, "files": {k: asdict(v) for k, v in files.items()}}
-        atomic_write(self._record_path(row), json.dumps(record))
+        write_text(self._record_path(row), json.dumps(record))
 
 
 def _wanted(row: Row, info: ModelInfo) -> dict[str, int]:

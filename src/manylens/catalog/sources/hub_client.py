@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from manylens.catalog.blobs import DISK_ERRORS
 from manylens.catalog.row import Row
 from manylens.errors import ManylensError, NetworkError, UnknownModelError, UserError
 
@@ -176,8 +177,8 @@ def _answer(row: Row, work: Callable[[], T]) -> T:
             "check the name, set HF_TOKEN for a private one, or run manylens models for the list",
         ) from error
     except Exception as error:
-        # A full disk is not the hub's fault; `writing` around this turns it into its own line.
-        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+        # A full disk is not the hub's fault: `writing`, around this, turns it into a line of its own.
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
         said = " ".join(str(error).split())[:120]
         raise NetworkError(
