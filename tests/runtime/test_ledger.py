@@ -183,10 +183,11 @@ def test_threads_lose_no_row(path: Path) -> None:
 def test_a_fork_opens_its_own_connection(path: Path) -> None:
     ledger = Ledger(path)
     ledger.record(FULL)
+    connection = ledger._connection
     child = os.fork()
     if child == 0:
         ledger.record(Entry("child", "m"))
-        os._exit(0)
+        os._exit(ledger._connection is connection)
     assert os.waitpid(child, 0)[1] == 0
     ledger.record(Entry("parent", "m"))
     assert [entry.task for entry in ledger.rows()] == ["parent", "child", "segment"]

@@ -152,18 +152,22 @@ def test_memory_drops_the_least_recently_used() -> None:
 
 
 def test_disk_drops_the_least_recently_used(tmp_path: Path) -> None:
-    store = EmbeddingStore(tmp_path, memory_bytes=0, disk_bytes=10 * 4096)
-    for number in range(4):
+    limit = 10 * 4096
+    store = EmbeddingStore(tmp_path, memory_bytes=0, disk_bytes=limit)
+    order = [5, 2, 7, 0, 6, 1, 4, 3]  # of last use, oldest first; not that of the names
+    for number in range(8):
         store.put(key(number), block(number, kib=4))
-    for age, path in enumerate(sorted(files(tmp_path))):
+    for age, number in enumerate(order):
+        path = tmp_path / key(number).digest[:2] / f"{key(number).digest}.npz"
         os.utime(path, (1000 + age, 1000 + age))
-    first = key(next(n for n in range(4) if f"{key(n).digest}.npz" == sorted(f.name for f in files(tmp_path))[0]))
-    assert store.get(first) is not None  # touched: now the youngest
-    for number in range(4, 11):
+    assert store.get(key(5)) is not None  # read: now the youngest
+    for number in range(8, 12):
         store.put(key(number), block(number, kib=4))
-        assert sum(path.stat().st_size for path in files(tmp_path)) <= 10 * 4096
-    assert store.get(first) is not None
-    assert len(files(tmp_path)) >= 6
+        assert sum(path.stat().st_size for path in files(tmp_path)) <= limit
+    kept = {number for number in range(12) if store.get(key(number)) is not None}
+    by_use = [*order[1:], 5, 8, 9, 10, 11]
+    assert len(kept) >= 7
+    assert kept == set(by_use[-len(kept) :])
 
 
 @settings(max_examples=20, deadline=None)

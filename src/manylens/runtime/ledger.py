@@ -131,6 +131,7 @@ class Ledger:
         self._keep = keep
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._inherited: sqlite3.Connection | None = None
         self._process = 0
         self._broken = False
 
@@ -202,6 +203,7 @@ class Ledger:
     def _open(self) -> sqlite3.Connection:
         # A connection does not survive a fork: the child opens its own.
         if self._connection is None or self._process != os.getpid():
+            self._inherited = self._connection  # kept, for closing it would clear up under the parent's feet
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, check_same_thread=False)
             self._process = os.getpid()

@@ -158,6 +158,22 @@ def test_a_consumer_that_stops_early_leaves_no_thread_and_closes_the_model() -> 
     assert closed == [True]
 
 
+def test_what_waits_to_be_prepared_is_dropped_when_the_consumer_stops() -> None:
+    prepared, go = [], threading.Event()
+
+    def prepare(item: int) -> int:
+        if item > 0:
+            go.wait(10)
+        prepared.append(item)
+        return item
+
+    results = LocalExecutor(2).map(double, range(100), batch_size=1, prefetch=50, prepare=prepare)
+    next(results)
+    threading.Timer(0.2, go.set).start()
+    results.close()  # type: ignore[attr-defined]
+    assert len(prepared) <= 3
+
+
 def test_the_model_comes_to_its_end_before_the_last_result() -> None:
     ended = []
 
