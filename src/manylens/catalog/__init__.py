@@ -4,7 +4,7 @@ from manylens.catalog.catalog import Catalog
 from manylens.catalog.progress import ProgressCallback
 from manylens.catalog.reader import CatalogError
 from manylens.catalog.row import CAPABILITIES, Row, State, WeightFile, Wheel, capabilities
-from manylens.catalog.store import Announce, WeightsStore, licence_line, print_licence
+from manylens.catalog.store import Announce, WeightsStore, licence_line
 
 __all__ = [
     "CAPABILITIES",
@@ -19,5 +19,4 @@ __all__ = [
     "Wheel",
     "capabilities",
     "licence_line",
-    "print_licence",
 ]

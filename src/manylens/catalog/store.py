@@ -24,16 +24,17 @@ Announce = Callable[[Row], None]
 """Called with the row before its weights are downloaded, to show licence and size."""
 
 
-def licence_line(row: Row) -> str:
-    """What a user should know before a download: size and licence, in one line."""
-    size = f"about {megabytes(row.download_bytes)}" if row.source == "hub" else megabytes(row.download_bytes)
+def licence_line(row: Row, to_fetch: int | None = None) -> str:
+    """What a user should know before a download: size and licence, in one line.
+
+    Args:
+        row: The model.
+        to_fetch: Bytes that a download brings now, see `WeightsStore.to_fetch`; all of them where it is None.
+    """
+    count = row.download_bytes if to_fetch is None else to_fetch
+    size = f"{'about ' if row.source == 'hub' else ''}{megabytes(count)}" if count else "size not known"
     note = f" ({row.licence_note})" if row.licence_note else ""
-    return f"{row.id}: {size if row.download_bytes else 'size not known'} to fetch; licence {row.licence}{note}"
-
-
-def print_licence(row: Row) -> None:
-    """Prints `licence_line` on standard error; the default announcement."""
-    print(licence_line(row), file=sys.stderr, flush=True)
+    return f"{row.id}: {size} to fetch; licence {row.licence}{note}"
 
 
 class WeightsStore:
@@ -67,6 +68,13 @@ class WeightsStore:
     def state(self, row: Row) -> State:
         """Where the weights of a row stand; quick, and without a connection. A composed row is always ready."""
         return "ready" if row.composed else self._source(row).state(row)
+
+    def to_fetch(self, row: Row) -> int:
+        """Bytes that a download of a row would bring now: a wheel counts whole, or not at all where its files are here.
+
+        0 where nothing is missing, or where the size is not known.
+        """
+        return 0 if row.composed else self._source(row).to_fetch(row)
 
     def weights_hash(self, row: Row) -> str:
         """Sixteen hex digits that change when the weights on this machine change; for provenance and embedding keys."""
@@ -181,7 +189,10 @@ class WeightsStore:
                     f"{row.id}: its licence ({row.licence}) does not allow commercial use",
                     f"run manylens pull {row.id} --accept-licence if that suits you",
                 )
-            (announce or print_licence)(row)
+            if announce is not None:
+                announce(row)
+            else:
+                print(licence_line(row, self.to_fetch(row)), file=sys.stderr, flush=True)
         with nullcontext(progress) if progress is not None else terminal_progress() as report:
             source.fetch(row, report)
 

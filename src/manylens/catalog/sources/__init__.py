@@ -17,6 +17,10 @@ class Source(Protocol):
         """Where the weights of a row stand; quick, and without a connection."""
         ...
 
+    def to_fetch(self, row: Row) -> int:
+        """Bytes that `fetch` would download now; 0 where nothing is missing or the size is not known."""
+        ...
+
     def paths(self, row: Row) -> Mapping[str, Path]:
         """The files of a row that is ready, by the name that the model's code calls them."""
         ...

@@ -19,6 +19,10 @@ class FolderSource:
         """See `Source.state`."""
         return "ready" if row.folder is not None and row.folder.is_dir() else "absent"
 
+    def to_fetch(self, row: Row) -> int:
+        """Nothing is ever downloaded."""
+        return 0
+
     def paths(self, row: Row) -> Mapping[str, Path]:
         """See `Source.paths`: every file by its path inside the folder."""
         assert row.folder is not None

@@ -64,6 +64,10 @@ class HubSource:
         states = {self._file_state(row, record, name) for name in record.files}
         return "corrupt" if "corrupt" in states else "partial" if "absent" in states else "ready"
 
+    def to_fetch(self, row: Row) -> int:
+        """See `Source.to_fetch`."""
+        return 0 if self.state(row) == "ready" else row.download_bytes
+
     def paths(self, row: Row) -> Mapping[str, Path]:
         """See `Source.paths`: every file by its path inside the repository."""
         record = self._record(row)
@@ -115,9 +119,9 @@ class HubSource:
             info = repository_info(row)
             wanted = _wanted(row, info)
             total = sum(wanted.values())
-            check_space(self._blobs.root, total)
             for leftover in self._folder(row).glob("blobs/*.incomplete"):
                 leftover.unlink(missing_ok=True)  # The client never takes up another process's part of a file.
+            check_space(self._blobs.root, total - _folder_bytes(self._folder(row)))
             with writing(self._blobs.root, total):
                 self._cache.mkdir(parents=True, exist_ok=True)
                 self._download(row, str(info.sha), list(wanted), total, report)

@@ -18,6 +18,10 @@ class PackageSource:
         """See `Source.state`."""
         return "ready" if all(_path(file) is not None for file in row.files) else "absent"
 
+    def to_fetch(self, row: Row) -> int:
+        """Nothing is ever downloaded."""
+        return 0
+
     def paths(self, row: Row) -> Mapping[str, Path]:
         """See `Source.paths`. A file without a member is the folder of the package."""
         return {file.name: path for file in row.files if (path := _path(file)) is not None}

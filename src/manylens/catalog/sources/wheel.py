@@ -44,6 +44,11 @@ class WheelSource:
         begun = any(self._incoming(wheel).exists() for wheel in row.wheels)
         return "partial" if begun or "ready" in states else "absent"
 
+    def to_fetch(self, row: Row) -> int:
+        """See `Source.to_fetch`."""
+        missing = [file for file in row.files if self._blobs.state(file.sha256, file.bytes) != "ready"]
+        return sum(wheel.bytes for wheel in row.wheels if any(file.wheel == wheel for file in missing))
+
     def paths(self, row: Row) -> Mapping[str, Path]:
         """See `Source.paths`. The files lie in one folder of the row's own, under their own names."""
         return {file.name: self._blobs.link(file.sha256, row.id, file.name) for file in row.files}
