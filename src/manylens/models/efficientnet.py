@@ -54,11 +54,10 @@ class EfficientNet(Model):
             best = np.argsort(-probabilities, kind="stable")[: request.top]
             yield Classification(labels=tuple(Label(shown[i], float(probabilities[i])) for i in best))
 
-    def probe(self, settings: EngineSettings) -> Callable[[], np.ndarray]:
-        """A callable without arguments that runs the network on a fixed picture; for choosing an engine."""
-        model = type(self)(self.row, self.files, settings)
+    def probe(self) -> Callable[[], np.ndarray]:
+        """See :meth:`manylens.models.base.Model.probe`; gives the probabilities of the labels."""
         picture = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
-        return lambda: model._probabilities(picture)
+        return lambda: self._probabilities(picture)
 
     def close(self) -> None:
         """Give the network's memory back."""

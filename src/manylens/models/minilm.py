@@ -54,11 +54,10 @@ class MiniLm(Model):
             ctx.notes["cache"] = cached
             yield Embedding(vector=vector, space=self._space)
 
-    def probe(self, settings: EngineSettings) -> Callable[[], np.ndarray]:
-        """A callable without arguments that encodes a fixed sentence; for choosing an engine."""
-        model = type(self)(self.row, self.files, settings)
-        encodings = model._tokens.encode_batch(["a photograph of a cat that sits on a red sofa"])
-        return lambda: model._encode(encodings)
+    def probe(self) -> Callable[[], np.ndarray]:
+        """See :meth:`manylens.models.base.Model.probe`; gives the vector of a sentence."""
+        encodings = self._tokens.encode_batch(["a photograph of a cat that sits on a red sofa"])
+        return lambda: self._encode(encodings)
 
     def close(self) -> None:
         """Give the network's memory back."""

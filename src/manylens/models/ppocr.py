@@ -42,11 +42,10 @@ class PpOcr(Model):
             ctx.check()
             yield Reading(lines=tuple(in_reading_order(self._lines(request.image.array))))
 
-    def probe(self, settings: EngineSettings) -> Callable[[], np.ndarray]:
-        """A callable without arguments that finds text in a fixed picture; for choosing an engine."""
-        detect = _pipeline(self.files["rapidocr"] / "models", settings).text_det.session
+    def probe(self) -> Callable[[], np.ndarray]:
+        """See :meth:`manylens.models.base.Model.probe`; gives where the detector sees text."""
         picture = np.random.default_rng(0).random((1, 3, 480, 640), dtype=np.float32)
-        return lambda: detect(picture)
+        return lambda: self._ocr.text_det.session(picture)
 
     def close(self) -> None:
         """Give the networks' memory back."""

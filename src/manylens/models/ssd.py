@@ -6,11 +6,11 @@ Detection API does them, so that a threshold and a choice of classes cost nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -71,11 +71,10 @@ class Ssd(Model):
                 ctx.notes.setdefault("notes", []).extend(wanted.notes)
             yield select(boxes, scores, wanted.words, request.threshold, request.image.size)
 
-    def probe(self, settings: EngineSettings) -> Any:
-        """A callable without arguments that runs the network once on a fixed picture; for choosing an engine."""
-        model = type(self)(self.row, self.files, settings)
+    def probe(self) -> Callable[[], np.ndarray]:
+        """See :meth:`manylens.models.base.Model.probe`; gives class scores of all anchors."""
         picture = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
-        return lambda: np.concatenate([output.ravel() for output in model._net(picture)])
+        return lambda: decode(self._net(picture))[1]
 
     def close(self) -> None:
         """Give the network's memory back."""

@@ -7,8 +7,7 @@ TensorFlow nor its protobuf classes are needed.
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,39 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from manylens.errors import WeightsError
+from manylens.models.wire import fields, mapped, varint
 
 if TYPE_CHECKING:
     import openvino as ov
 
 _DTYPES = {1: np.float32, 3: np.int32, 9: np.int64}
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
-    """The fields of one protobuf message: number and value (an int, or the bytes)."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        wire = key & 7
-        if wire == 0:
-            value, at = _varint(data, at)
-            yield key >> 3, value
-            continue
-        size = {1: 8, 5: 4}.get(wire)
-        if size is None:
-            size, at = _varint(data, at)
-        yield key >> 3, data[at : at + size]
-        at += size
 
 
 @dataclass(frozen=True)
@@ -61,18 +33,18 @@ class Node:
 
     def text(self, name: str) -> str:
         """A string attribute."""
-        return next(bytes(v).decode() for f, v in _fields(self.attributes[name]) if f == 2)
+        return next(bytes(v).decode() for f, v in fields(self.attributes[name]) if f == 2)
 
     def ints(self, name: str) -> list[int]:
         """A list of integers, as strides are kept."""
         found: list[int] = []
-        for number, value in _fields(next(v for f, v in _fields(self.attributes[name]) if f == 1)):
+        for number, value in fields(next(v for f, v in fields(self.attributes[name]) if f == 1)):
             if number == 3 and isinstance(value, int):
                 found.append(value)
             elif number == 3:
                 at = 0
                 while at < len(value):
-                    item, at = _varint(value, at)
+                    item, at = varint(value, at)
                     found.append(item)
         return found
 
@@ -80,11 +52,11 @@ class Node:
         """The value of a constant."""
         kind: np.dtype[Any] = np.dtype(np.float32)
         shape, content, plain = [], memoryview(b""), []
-        for number, value in _fields(next(v for f, v in _fields(self.attributes["value"]) if f == 8)):
+        for number, value in fields(next(v for f, v in fields(self.attributes["value"]) if f == 8)):
             if number == 1:
                 kind = np.dtype(_DTYPES[value])
             elif number == 2:
-                shape = [dict(_fields(dim)).get(1, 0) for f, dim in _fields(value) if f == 2]
+                shape = [dict(fields(dim)).get(1, 0) for f, dim in fields(value) if f == 2]
             elif number == 4:
                 content = value
             elif number in (5, 7, 10):
@@ -102,9 +74,7 @@ def read_nodes(path: Path) -> dict[str, Node]:
         WeightsError: If the file is no frozen graph.
     """
     try:
-        with path.open("rb") as file:  # the map lives for as long as a constant points into it
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        nodes = dict(_node(value) for number, value in _fields(data) if number == 1)
+        nodes = dict(_node(value) for number, value in fields(mapped(path)) if number == 1)
     except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
         raise WeightsError(f"{path.name}: not a frozen TensorFlow graph", "pull the model again") from error
     if not nodes:
@@ -114,7 +84,7 @@ def read_nodes(path: Path) -> dict[str, Node]:
 
 def _node(data: memoryview) -> tuple[str, Node]:
     name, op, inputs, attributes = "", "", [], {}
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number == 1:
             name = bytes(value).decode()
         elif number == 2:
@@ -122,7 +92,7 @@ def _node(data: memoryview) -> tuple[str, Node]:
         elif number == 3:
             inputs.append(bytes(value).decode().split(":")[0])
         elif number == 5:
-            entry = dict(_fields(value))
+            entry = dict(fields(value))
             attributes[bytes(entry[1]).decode()] = entry[2]
     return name, Node(op, tuple(inputs), attributes)
 
