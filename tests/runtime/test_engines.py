@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from manylens.errors import EngineError
-from manylens.runtime import engines
+from manylens.runtime import compiled_cache, engines
 from manylens.runtime.cpu import has_bf16, threads
 from manylens.runtime.engines import EngineSettings
 from manylens.runtime.paths import compiled_folder
@@ -198,7 +198,7 @@ def test_a_damaged_compiled_form_is_made_again(path: Path, image: np.ndarray, da
 def test_a_compiled_form_that_openvino_refuses_is_made_again(path: Path, image: np.ndarray) -> None:
     first = engines.compile(path)(image, image)[0]
     (blob,) = blobs()
-    engines._cache().put(blob.stem, {"blob": np.arange(99, dtype=np.uint8)})
+    compiled_cache._cache(compiled_folder()).put(blob.stem, {"blob": np.arange(99, dtype=np.uint8)})
     np.testing.assert_array_equal(engines.compile(path)(image, image)[0], first)
 
 

@@ -9,10 +9,8 @@ def test_home_is_the_named_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("MANYLENS_HOME", str(tmp_path / "here"))
     assert paths.home() == tmp_path / "here"
     assert not paths.home().exists()
-    assert paths.weights_folder().is_dir()
     assert paths.compiled_folder() == paths.home() / "compiled"
-    assert paths.ledger_file().parent == paths.engines_file().parent == paths.home()
-    assert paths.embeddings_folder() == paths.home() / "embeddings"
+    assert paths.engines_file().parent == paths.home()
 
 
 def test_home_defaults_to_the_user_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -328,6 +328,13 @@ def test_the_failure_of_one_is_not_the_failure_of_those_that_wait(tmp_path: Path
     assert results[0][1] is None
 
 
+def test_a_computation_that_asks_for_itself_does_not_hang() -> None:
+    store = EmbeddingStore(None)
+    with pytest.raises(RuntimeError, match="its own computation"):
+        store.get_or_compute(KEY, lambda: store.get_or_compute(KEY, dict)[0])
+    assert store.get_or_compute(KEY, lambda: block(1))[1] is None
+
+
 def test_waiting_can_be_stopped() -> None:
     store = EmbeddingStore(None)
     started, go = threading.Event(), threading.Event()

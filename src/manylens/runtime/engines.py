@@ -6,24 +6,20 @@ of the process. Every model here is compiled with its precision and its threads 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import queue
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from manylens.errors import EngineError
+from manylens.runtime import compiled_cache
 from manylens.runtime.cpu import cpu_flags, cpu_name, has_bf16, threads
-from manylens.runtime.disk import DiskCache
-from manylens.runtime.paths import compiled_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,9 +32,6 @@ Engine = Literal["openvino", "torch"]
 Precision = Literal["f32", "bf16"]
 Mode = Literal["latency", "throughput"]
 Shape = Sequence[int]
-
-_CACHE_FORMAT = 1
-_CACHE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -198,12 +191,14 @@ def compile(  # the module is the namespace: engines.compile
         raise EngineError(f"{settings.label}: not settings of the OpenVINO engine on a processor")
     properties = _properties(settings, mode)
     try:
-        key = _cache_key(model, identity, outputs, reshape, properties)
-        compiled = _kept(key, properties) if key else None
+        source = identity or compiled_cache.identity(model)
+        shapes = None if reshape is None else _shapes(reshape)
+        key = compiled_cache.key(source, outputs, shapes, properties) if source else None
+        compiled = compiled_cache.load(key, core(), properties) if key else None
         if compiled is None:
-            compiled = core().compile_model(_prepared(model, outputs, reshape), "CPU", properties)
+            compiled = core().compile_model(_prepared(model, outputs, shapes), "CPU", properties)
             if key:
-                _keep(key, compiled)
+                compiled_cache.keep(key, compiled)
         requests = 1 if mode == "latency" else int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
     except RuntimeError as error:
         raise EngineError(f"{_name(model)}: cannot be compiled ({_reason(error)})") from error
@@ -220,60 +215,10 @@ def _properties(settings: EngineSettings, mode: Mode) -> dict[str, Any]:
     }
 
 
-def _cache_key(
-    model: str | Path | bytes | openvino.Model,
-    identity: str | None,
-    outputs: Sequence[str] | None,
-    reshape: Mapping[str, Shape] | Shape | None,
-    properties: Mapping[str, Any],
-) -> str | None:
-    """Digest of all that the compiled form depends on, or ``None`` for a model in memory that is not named."""
-    if identity is None:
-        if isinstance(model, bytes):
-            identity = hashlib.sha256(model).hexdigest()
-        elif isinstance(model, str | Path):
-            identity = _file_identity(Path(model))
-        else:
-            return None
-    shapes = None if reshape is None else _shapes(reshape)
-    machine = [version("openvino"), cpu_name(), sorted(cpu_flags())]
-    told = [_CACHE_FORMAT, identity, outputs and list(outputs), shapes, properties, machine]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-def _file_identity(path: Path) -> str:
-    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
-    states = [file.stat() for file in files if file.is_file()]
-    if not states:
-        raise EngineError(f"{path}: no such file", "fetch the model again")
-    return " ".join([str(path.resolve()), *(f"{state.st_size} {state.st_mtime_ns}" for state in states)])
-
-
-def _cache() -> DiskCache:
-    return DiskCache(compiled_folder(), _CACHE_BYTES)
-
-
-def _kept(key: str, properties: dict[str, Any]) -> openvino.CompiledModel | None:
-    arrays = _cache().get(key)
-    if arrays is None:
-        return None
-    try:
-        return core().import_model(arrays["blob"].tobytes(), "CPU", properties)
-    except (RuntimeError, KeyError):
-        return None  # compiled again, and replaced
-
-
-def _keep(key: str, compiled: openvino.CompiledModel) -> None:
-    # Measured: 0.2 s to import a ViT-S that takes 5 s to compile, with the same numbers to the bit.
-    with suppress(RuntimeError):  # a network that cannot be exported is compiled each time
-        blob = compiled.export_model()
-        _cache().put(key, {"blob": np.frombuffer(blob.getbuffer(), np.uint8)})
-
-
 def _prepared(
     model: str | Path | bytes | openvino.Model,
     outputs: Sequence[str] | None,
-    reshape: Mapping[str, Shape] | Shape | None,
+    shapes: Mapping[str, list[int]] | list[int] | None,
 ) -> openvino.Model:
     try:
         graph = _read(model)
@@ -282,8 +227,8 @@ def _prepared(
         raise EngineError(what, "fetch the model again") from error
     if outputs is not None:
         graph = _cut(graph, outputs)
-    if reshape is not None:
-        graph.reshape(_shapes(reshape))
+    if shapes is not None:
+        graph.reshape(shapes)
     return graph
 
 
@@ -320,7 +265,7 @@ def _cut(graph: openvino.Model, outputs: Sequence[str]) -> openvino.Model:
     return openvino.Model(ports, parameters, graph.friendly_name)
 
 
-def _shapes(reshape: Mapping[str, Shape] | Shape) -> Any:
+def _shapes(reshape: Mapping[str, Shape] | Shape) -> dict[str, list[int]] | list[int]:
     if isinstance(reshape, Mapping):
         return {name: list(shape) for name, shape in reshape.items()}
     return list(reshape)

@@ -22,24 +22,9 @@ def home() -> Path:
     return Path(platformdirs.user_cache_dir("manylens", appauthor=False))
 
 
-def weights_folder() -> Path:
-    """Folder of the fetched weights, created on demand."""
-    return _made("weights")
-
-
-def embeddings_folder() -> Path:
-    """Folder of the kept embeddings. Left to its store to create, which may do without it."""
-    return home() / "embeddings"
-
-
 def compiled_folder() -> Path:
     """Folder of compiled networks. Left to its cache to create."""
     return home() / "compiled"
-
-
-def ledger_file() -> Path:
-    """The SQLite file with one row for each call."""
-    return home() / "ledger.sqlite"
 
 
 def engines_file() -> Path:
@@ -69,9 +54,3 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-
-
-def _made(name: str) -> Path:
-    folder = home() / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

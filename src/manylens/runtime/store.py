@@ -126,6 +126,8 @@ class EmbeddingStore:
                     flight = self._flights[digest] = _Flight()
             if leads:
                 return self._lead(key, flight, compute)
+            if flight.leader == threading.get_ident():
+                raise RuntimeError(f"{key}: asked for by its own computation")  # it would wait for itself
             arrays = flight.wait(check)
             if arrays is not None:
                 self._count("memory")
@@ -185,6 +187,7 @@ class _Flight:
     """One computation that several threads wait for."""
 
     def __init__(self) -> None:
+        self.leader = threading.get_ident()
         self.done = threading.Event()
         self.arrays: Arrays | None = None
 
