@@ -127,6 +127,11 @@ class TestRun:
         assert (failed.outcome, failed.message) == ("ValueError", "the model broke")
         assert outer.bytes_in == 8 * 12 * 3
 
+    def test_the_ledger_holds_what_each_call_of_a_batch_was_charged(self, make_session):
+        session = make_session()
+        list(session.map("answer", [ask("one"), ask("two")], batch_size=2))
+        assert [entry.cost for entry in session.ledger.rows()] == [1.0, 1.0]
+
     def test_a_composed_call_runs_on_the_sessions_own_choice(self, make_session):
         session = make_session(row("a", rank=1), row("b", rank=2))
         assert session.run(ask("nested"), model="manylens/a").text == "nested manylens/b 12"

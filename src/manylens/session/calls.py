@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from manylens.runtime.context import Context
 from manylens.runtime.engines import EngineSettings
 from manylens.runtime.ledger import Entry, Ledger, new_call_id, utc_now
+from manylens.runtime.memory import peak_resident_bytes
 from manylens.tasks import Provenance, Request, with_provenance
 from manylens.version import __version__
 
@@ -49,10 +48,10 @@ class Call:
     def __init__(self, row: Row, weights: str, settings: EngineSettings, options: CallOptions, ledger: Ledger) -> None:
         self.id = new_call_id()
         self._row, self._weights, self._settings, self._options, self._ledger = row, weights, settings, options, ledger
-        self.restart()
+        self._spent = 0.0
+        self._restart()
 
-    def restart(self) -> None:
-        """Start the clock of the next result of a batch."""
+    def _restart(self) -> None:
         self._began = utc_now()
         self._clock, self._cpu = time.perf_counter(), time.process_time()
 
@@ -77,8 +76,8 @@ class Call:
         )
         self._record(request, seconds, provenance.engine, provenance.precision, ctx)
         ctx.notes.clear()
-        self.id = new_call_id()
-        self.restart()
+        self.id, self._spent = new_call_id(), ctx.spent
+        self._restart()
         return with_provenance(result, provenance)
 
     def fail(self, request: Request, error: BaseException, ctx: Context) -> None:
@@ -106,7 +105,7 @@ class Call:
                 seconds=seconds,
                 cpu_seconds=time.process_time() - self._cpu,
                 bytes_in=sum(3 * image.width * image.height for image in pictures),
-                peak_rss_mb=_peak_mb(),
+                peak_rss_mb=peak_resident_bytes() / 1e6,
                 device=self._settings.device,
                 engine=engine,
                 precision=precision,
@@ -115,12 +114,7 @@ class Call:
                 seed=self._options.seed,
                 outcome="ok" if error is None else type(error).__name__,
                 message="" if error is None else str(error),
-                cost=float(ctx.notes.get("cost", 0.0)),
+                cost=ctx.spent - self._spent,
                 parent=self._options.parent,
             )
         )
-
-
-def _peak_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024 * 1024) if sys.platform == "darwin" else peak / 1024

@@ -33,7 +33,8 @@ def choose(catalog: Catalog, request: Request, named: str | None, preferred: Map
     reference = named or preferred.get(request.task)
     if reference is not None:
         row = catalog.resolve(reference)
-        _require(row, request.task, needs, catalog)
+        if row.tasks:  # else a hub id whose config is not read yet: the session asks again when it is
+            require(catalog, row, request)
         return row
     fallback = embedded_for(catalog, request)
     if fallback is None:
@@ -47,9 +48,13 @@ def embedded_for(catalog: Catalog, request: Request) -> Row | None:
     return rows[0] if rows else None
 
 
-def _require(row: Row, task: str, needs: frozenset[str], catalog: Catalog) -> None:
-    if not row.tasks:
-        return  # a hub id whose config was not read yet: its family decides on load
+def require(catalog: Catalog, row: Row, request: Request) -> None:
+    """Refuse a model that cannot take the request.
+
+    Raises:
+        UnsupportedError: Says what it can, and which models could.
+    """
+    task, needs = request.task, request.needs()
     takes = row.tasks.get(task)
     others = _ids(r.id for r in catalog.for_task(task, needs))
     remedy = f"name one of {others} or leave the model away" if others else "leave the model away"

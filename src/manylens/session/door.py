@@ -23,7 +23,7 @@ from manylens.runtime.ledger import Ledger
 from manylens.runtime.residency import Residency, default_budget, parse_bytes
 from manylens.runtime.store import EmbeddingStore
 from manylens.session.calls import Call, CallOptions
-from manylens.session.choice import choose, embedded_for
+from manylens.session.choice import choose, embedded_for, require
 from manylens.session.mapping import map_requests, request_key
 from manylens.session.opened import Clicks, Opened, Stream
 from manylens.tasks import Request, get
@@ -293,6 +293,7 @@ class Session:
         notes: tuple[str, ...] = ()
         try:
             row, files = self._fetch(row)
+            require(self.catalog, row, request)
         except NetworkError as error:
             other = embedded_for(self.catalog, request)
             if row.embedded or other is None:
@@ -304,14 +305,14 @@ class Session:
         return _Ready(row, files, self.weights.weights_hash(row), self._settings(row), notes)
 
     def _fetch(self, row: Row) -> tuple[Row, Mapping[str, Path]]:
-        if row.family:
-            models.family(row.family, row.id)  # refuse an unknown family before a download, not after it
-        files = self.weights.ensure(row, progress=self._fetch_progress, accept_licence=self._accept_licence)
-        return row, files
+        if not row.family:
+            row = self.weights.identify(row)
+        models.family(row.family, row.id)  # refuse an unknown family before a download, not after it
+        return row, self.weights.ensure(row, progress=self._fetch_progress, accept_licence=self._accept_licence)
 
     def _settings(self, row: Row) -> EngineSettings:
         """What the caller of the session asked for, else what was measured here; always one that the row runs on."""
-        measured = pinned(row.id, row.weights_hash) or EngineSettings()
+        measured = pinned(row.id, self.weights.weights_hash(row)) or EngineSettings()
         engine = self._engine or measured.engine
         if row.engines and engine not in row.engines:
             engine = cast(Engine, row.engines[0])
