@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from manylens.catalog.blobs import Blobs, check_space, write_text, writing
 from manylens.catalog.families import CONFIG, PIPELINE
+from manylens.catalog.growing import file_sizes
 from manylens.catalog.hashing import file_sha256
 from manylens.catalog.progress import ProgressCallback
 from manylens.catalog.row import DEFAULT_PATTERNS, Row, State, short_hash
@@ -251,10 +252,4 @@ def _is_part(name: str) -> bool:
 
 def _folder_bytes(folder: Path) -> int:
     """Bytes of all files below a folder, links not counted."""
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += 0 if path.is_symlink() or not path.is_file() else path.stat().st_size
-        except FileNotFoundError:  # Renamed between the listing and now.
-            continue
-    return total
+    return sum(size for _, size in file_sizes(folder))

