@@ -74,8 +74,9 @@ class Lexicon:
         while len(words) > 1 and words[0] in table["determiners"]:
             words = words[1:]
         stop = next((i for i, word in enumerate(words) if i and word in table["breaks"]), len(words))
+        # First the whole ("slice of pizza"), then what stands before the preposition; never what follows it alone.
         for end in dict.fromkeys((len(words), stop)):
-            for start in range(end):
+            for start in range(stop):
                 rest = " ".join(words[start:end])
                 hit = self._entries.get(rest)
                 if hit is None and rest in table["unlike"]:

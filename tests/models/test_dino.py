@@ -1,0 +1,221 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manylens import models
+from manylens.catalog import Catalog
+from manylens.errors import UnsupportedError, WeightsError
+from manylens.media import Image
+from manylens.models.dino import weights as dino_weights
+from manylens.models.dino.model import Dino, cover
+from manylens.runtime.context import Context
+from manylens.runtime.engines import EngineSettings
+from manylens.tasks import EmbedRequest
+
+VIT = "manylens/vit-s"
+
+
+@pytest.mark.parametrize(
+    ("box", "size", "expected"),
+    [
+        ((0, 0, 20, 20), (20, 20), [[0.25, 0.25], [0.25, 0.25]]),
+        ((0, 0, 10, 10), (20, 20), [[1, 0], [0, 0]]),
+        ((10, 0, 20, 20), (20, 20), [[0, 0.5], [0, 0.5]]),
+        ((0, 0, 15, 20), (20, 20), [[1 / 3, 1 / 6], [1 / 3, 1 / 6]]),
+        ((2.1, 3.0, 2.2, 3.1), (20, 20), [[1, 0], [0, 0]]),
+        ((-50, -50, 50, 25), (100, 50), [[1, 0], [0, 0]]),
+    ],
+)
+def test_cover(box, size, expected):
+    assert cover(box, size, 2) == pytest.approx(np.array(expected), abs=1e-6)
+
+
+@given(st.tuples(*[st.floats(0, 90)] * 2), st.tuples(*[st.floats(0.5, 200)] * 2))
+def test_cover_sums_to_one(corner, extent):
+    shares = cover((*corner, corner[0] + extent[0], corner[1] + extent[1]), (91, 91), 16)
+    assert shares.sum() == pytest.approx(1, abs=1e-4)
+    assert shares.min() >= 0
+
+
+@pytest.mark.parametrize("new", [16, 37, 40])
+def test_positions_are_resized_as_torch_resizes(new):
+    import torch
+
+    table = np.random.default_rng(0).normal(size=(1, 1 + 37 * 37, 5)).astype(np.float32)
+    vit = dino_weights.Vit({"embeddings.position_embeddings": table}, 5, 1, 1, 14, 1e-6, dino_weights.FOCUS_TAPS)
+    grid = torch.from_numpy(table[:, 1:]).reshape(1, 37, 37, 5).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
+    found = vit.positions(new, new)
+    assert (found[0] == table[0, 0]).all()
+    assert found[1:] == pytest.approx(expected[0].permute(1, 2, 0).reshape(-1, 5).numpy(), abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small DINOv2 with random weights, in the hub's format."""
+    import torch
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("dinov2")
+    config = Dinov2Config(hidden_size=48, num_attention_heads=4, num_hidden_layers=2, image_size=224, patch_size=14)
+    Dinov2Model(config).save_pretrained(path)
+    return path
+
+
+def of_folder(path, **settings):
+    row = Catalog.load().resolve(str(path))
+    return Dino(row, {file.name: file for file in path.iterdir()}, EngineSettings(**settings))
+
+
+def test_a_folder_in_the_hubs_format_loads_on_both_engines(folder):
+    from transformers import Dinov2Model
+
+    from manylens.models.dino.module import normalised
+
+    picture = np.random.default_rng(1).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    request = EmbedRequest.of(image=picture, dense=True)
+    found = [next(of_folder(folder, engine=engine).run([request], Context())) for engine in ("openvino", "torch")]
+    peer = Dinov2Model.from_pretrained(folder, local_files_only=True).eval()(normalised(picture[None]))
+    token = peer.pooler_output[0].detach().numpy()
+    for embedding in found:
+        assert embedding.vector == pytest.approx(token / np.linalg.norm(token), abs=1e-4)
+        assert embedding.dense.reshape(256, 48) == pytest.approx(
+            peer.last_hidden_state[0, 1:].detach().numpy(), abs=1e-3
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"model_type": "vit"}, UnsupportedError, "vit: this kind of network is not read yet"),
+        ({"num_hidden_layers": 3}, WeightsError, "vision transformer"),
+        (None, WeightsError, r"model\.safetensors: not among"),
+    ],
+)
+def test_other_folders_are_refused_in_one_line(folder, tmp_path, change, error, says):
+    config = json.loads((folder / "config.json").read_text()) | (change or {})
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    files = {"config.json": tmp_path / "config.json"}
+    if change is not None:
+        files["model.safetensors"] = folder / "model.safetensors"
+    with pytest.raises(error, match=says):
+        Dino(Catalog.load()[VIT], files, EngineSettings(engine="torch"))
+
+
+def test_a_broken_onnx_file_is_an_error_of_the_weights(tmp_path):
+    path = tmp_path / "vit_s_focus.onnx"
+    path.write_bytes(b"<html>not found</html>")
+    with pytest.raises(WeightsError, match=r"vit_s_focus\.onnx"):
+        dino_weights.read({path.name: path})
+
+
+@pytest.mark.weights
+def test_two_crops_of_a_picture_are_closer_than_two_pictures(run, example):
+    photographs = [Image.of(example(name)).array for name in ("cat.jpg", "coffee.jpg", "astronaut.jpg", "rocket.jpg")]
+    left, right = (
+        np.array(
+            [run(VIT, EmbedRequest.of(image=np.ascontiguousarray(part(picture)))).vector for picture in photographs]
+        )
+        for part in (lambda p: p[:, : int(0.75 * p.shape[1])], lambda p: p[:, int(0.25 * p.shape[1]) :])
+    )
+    likeness = left @ right.T
+    assert (likeness.argmax(1) == np.arange(len(photographs))).all()
+    assert np.diag(likeness).min() > 0.5
+    assert np.median(likeness[~np.eye(len(photographs), dtype=bool)]) < 0.4
+
+
+@pytest.mark.weights
+def test_two_engines_agree(run, example):
+    request = EmbedRequest.of(image=example("cat.jpg"), dense=True)
+    one, other = run(VIT, request, engine="openvino"), run(VIT, request, engine="torch")
+    assert one.vector == pytest.approx(other.vector, abs=1e-4)
+    assert one.dense == pytest.approx(other.dense, abs=1e-4)
+    assert one.space == other.space
+
+
+@pytest.mark.weights
+def test_the_graph_is_the_exported_one(weights, example):
+    """The peer is the ONNX file itself, read by OpenVINO."""
+    from manylens.models.dino.graph import MEAN, STD, build
+    from manylens.models.dino.model import _square
+    from manylens.runtime.engines import compile
+
+    files = weights(VIT)
+    square = _square(Image.of(example("coffee.jpg")).array)[None]
+    token, patches = compile(build(dino_weights.read(files), 224), EngineSettings())(square)
+    outputs = [f"/backbone/encoder/layer.{block}/Add_1_output_0" for block in (9, 8)]
+    whole = compile(files["vit_s_focus.onnx"], EngineSettings(), outputs=outputs)
+    late, early = whole(((square / np.float32(255) - MEAN) / STD).transpose(0, 3, 1, 2).astype(np.float32))
+    assert token == pytest.approx(late[:, 0], abs=1e-3)
+    assert patches == pytest.approx(early[:, 1:], abs=1e-3)
+
+
+@pytest.mark.weights
+def test_bf16_stays_near_f32(run, example):
+    from manylens.runtime.cpu import has_bf16
+
+    if not has_bf16():
+        pytest.skip("this processor does not compute in bf16")
+    request = EmbedRequest.of(image=example("cat.jpg"))
+    assert run(VIT, request).vector @ run(VIT, request, precision="bf16").vector > 0.999
+
+
+@pytest.mark.weights
+def test_a_region_is_what_lies_in_its_box(run, example):
+    def region(name, box):
+        return run(VIT, EmbedRequest.of(image=example(name), box=box))
+
+    face, near, cloth = region("cat.jpg", (100, 60, 220, 180)), region("cat.jpg", (110, 70, 230, 190)), None
+    cloth = region("cat.jpg", (0, 0, 60, 60))
+    assert face.vector @ near.vector > 0.95 > face.vector @ cloth.vector
+    assert np.linalg.norm(face.vector) == pytest.approx(1, abs=1e-5)
+    assert face.space != run(VIT, EmbedRequest.of(image=example("cat.jpg"))).space
+
+
+@pytest.mark.weights
+def test_a_picture_is_encoded_once(load, example):
+    model, ctx = load(VIT), Context()
+    runs = []
+    encode, model._encode = model._encode, lambda pictures: (runs.append(len(pictures)), encode(pictures))[1]
+    try:
+        cat, coffee = EmbedRequest.of(image=example("cat.jpg")), EmbedRequest.of(image=example("coffee.jpg"))
+        first = [(found, ctx.notes["cache"]) for found in model.run([cat, coffee, cat], ctx)]
+        again = [(found, ctx.notes["cache"]) for found in model.run([coffee, cat], ctx)]
+    finally:
+        model._encode = encode
+    assert runs == [2]
+    assert [cache for _, cache in again] == ["store", "store"]
+    assert (first[0][0].vector == again[1][0].vector).all()
+    assert first[0][0].dense is None
+
+
+@pytest.mark.weights
+def test_the_trainable_form_is_the_same_network(load, run, example):
+    image = Image.of(example("cat.jpg"))
+    opened = load(VIT).trainable()
+    pixels = opened.preprocess([image]).requires_grad_(True)
+    outputs = opened.forward(pixels)
+    found = run(VIT, EmbedRequest.of(image=image, dense=True))
+    assert outputs["image"].detach().numpy()[0] == pytest.approx(found.vector, abs=1e-4)
+    assert outputs["dense"].detach().numpy()[0] == pytest.approx(found.dense, abs=1e-3)
+    outputs["image"][0, 0].backward()
+    assert pixels.grad.abs().sum() > 0
+    assert len(opened.blocks) == 12
+    names = [name for name, _ in opened.module.named_modules()]
+    for target in opened.lora_targets:
+        assert sum(name.endswith(target) for name in names) == 12
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(
+    "identity", [VIT, "manylens/minilm", "manylens/ssd-coco", "manylens/efficientnet-lite3", "manylens/ppocr"]
+)
+def test_every_model_can_be_measured(load, identity):
+    probe = load(identity).probe()
+    assert probe().shape == probe().shape
+    assert np.isfinite(probe()).all()
+    assert models.base.Model.probe is not type(load(identity)).probe
