@@ -1,1 +1,111 @@
 """The agent (floor 6): plans a request over the tasks, runs the plan and shows its work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from manylens.agent.executor import Run, Runner, StepRun
+from manylens.agent.executor import execute as _execute
+from manylens.agent.mentions import name_of
+from manylens.agent.plan import Plan, Ref, Step
+from manylens.agent.planner import OfflinePlanner, Planner
+
+__all__ = ["OfflinePlanner", "Plan", "Planner", "Ref", "Run", "Step", "StepRun", "ask", "execute", "plan"]
+
+
+@overload
+def ask(
+    request: str,
+    files: Any = ...,
+    *,
+    out: str | Path | None = ...,
+    plan_only: Literal[True],
+    session: Runner | None = ...,
+    models: Mapping[str, str] | None = ...,
+    planner: Planner | None = ...,
+    seed: int = ...,
+) -> Plan: ...
+@overload
+def ask(
+    request: str,
+    files: Any = ...,
+    *,
+    out: str | Path | None = ...,
+    plan_only: Literal[False] = ...,
+    session: Runner | None = ...,
+    models: Mapping[str, str] | None = ...,
+    planner: Planner | None = ...,
+    seed: int = ...,
+) -> Run: ...
+def ask(
+    request: str,
+    files: Any = (),
+    *,
+    out: str | Path | None = None,
+    plan_only: bool = False,
+    session: Runner | None = None,
+    models: Mapping[str, str] | None = None,
+    planner: Planner | None = None,
+    seed: int = 0,
+) -> Run | Plan:
+    """Serve a request in plain words over pictures and other media.
+
+    Args:
+        request: What is wanted, such as ``"Cut out the cat and tell me what it is"``.
+        files: What it is about: one or several paths, arrays, Pillow pictures or ``Image``.
+        out: Folder for the files made: masks, cut-outs, labels, the answer, and a page that shows each step.
+        plan_only: Plan and run nothing; the files need not exist.
+        session: What serves the steps; default the session behind the package's verbs.
+        models: Model by task, such as ``{"segment": "facebook/sam-vit-base"}``.
+        planner: What plans; default the offline planner.
+        seed: Of every random step.
+
+    Returns:
+        The run, with its answer, steps and files; or the plan. A step that failed is in the run, with its reason.
+
+    Raises:
+        OutputError: A file could not be written.
+    """
+    made = plan(request, files, planner=planner)
+    return made if plan_only else execute(made, files, out=out, session=session, models=models, seed=seed)
+
+
+def plan(request: str, files: Any = (), *, planner: Planner | None = None) -> Plan:
+    """Plan a request; see :func:`ask`."""
+    return (planner or OfflinePlanner()).plan(request, [name_of(file) for file in _listed(files)])
+
+
+def execute(
+    plan: Plan,
+    files: Any = (),
+    *,
+    out: str | Path | None = None,
+    session: Runner | None = None,
+    models: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Run:
+    """Run a plan; see :func:`ask`."""
+    from manylens.agent.outputs import Folder
+    from manylens.agent.report import page
+    from manylens.agent.wording import answer_of
+
+    if session is None:
+        from manylens.session import default_session
+
+        session = default_session()
+    began = time.perf_counter()
+    steps = _execute(plan, _listed(files), session, models=models, seed=seed)
+    run = Run(plan, steps, answer_of(steps, plan.unclear), seconds=time.perf_counter() - began)
+    if out is None:
+        return run
+    folder = Folder(out)
+    run = replace(run, made=folder.write(steps))
+    return replace(run, made=folder.finish(run, page(run)))
+
+
+def _listed(files: Any) -> Sequence[Any]:
+    return list(files) if isinstance(files, (list, tuple)) else [files]

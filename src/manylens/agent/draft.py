@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from manylens.agent import language as lang
 from manylens.agent.kinds import gives
+from manylens.agent.mentions import kind_of_file
 from manylens.agent.plan import FIRST_IMAGE, Step
 from manylens.models.composed.questions import parse
 from manylens.models.composed.words import bare, listed, plural, singular
@@ -17,10 +17,6 @@ from manylens.models.composed.words import bare, listed, plural, singular
 if TYPE_CHECKING:
     from manylens.agent.planner import Intent
 
-_SUFFIXES = {
-    "audio": {".wav", ".mp3", ".flac", ".ogg", ".m4a", ".opus"},
-    "video": {".mp4", ".mov", ".avi", ".mkv", ".webm"},
-}
 _DEFAULT = {"image": FIRST_IMAGE, "audio": "$audio", "video": "$video"}
 
 
@@ -87,8 +83,8 @@ class Draft:
     def _targets(self, intent: Intent) -> tuple[str, ...]:
         """The files that a clause without a file's name is about: those of the clause before, or all of the kind."""
         kind = intent.media
-        fitting = tuple(name for name in self._names if _kind(name) == kind)
-        last = tuple(name for name in self._last if _kind(name) == kind)
+        fitting = tuple(name for name in self._names if kind_of_file(name) == kind)
+        last = tuple(name for name in self._last if kind_of_file(name) == kind)
         return last or fitting or (_DEFAULT[kind],)
 
     def _add_one(self, intent: Intent, slots: dict[str, str], clause: str, name: str) -> bool:
@@ -180,7 +176,7 @@ class Draft:
         return True
 
     def _pair(self, intent: Intent, media: Sequence[str]) -> bool:
-        pair = tuple(media) or tuple(name for name in self._names if _kind(name) == "image")
+        pair = tuple(media) or tuple(name for name in self._names if kind_of_file(name) == "image")
         if not self._names and not media:
             pair = (FIRST_IMAGE, f"{FIRST_IMAGE}2")
         if len(pair) != 2:
@@ -267,11 +263,6 @@ def names_in(phrase: str) -> Iterator[str]:
 def listed_names(phrase: str) -> str:
     """The things that a phrase lists, with commas between them."""
     return ", ".join(dict.fromkeys(names_in(phrase)))
-
-
-def _kind(name: str) -> str:
-    suffix = PurePath(name).suffix.lower()
-    return next((kind for kind, suffixes in _SUFFIXES.items() if suffix in suffixes), "image")
 
 
 def _latest(said: Sequence[Known], *kinds: str) -> Known | None:

@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePath
+from typing import Any
 
 from manylens.agent import language as lang
 from manylens.agent.plan import FIRST_IMAGE
 
+_SUFFIXES = {
+    "audio": {".wav", ".mp3", ".flac", ".ogg", ".m4a", ".opus"},
+    "video": {".mp4", ".mov", ".avi", ".mkv", ".webm"},
+}
 _ANOTHER = re.compile(r"(\$media)(?:\s*(?:,\s*and|,|and|or|&)\s*\$media)+", re.IGNORECASE)
 
 
@@ -35,6 +40,17 @@ def media_names(files: Sequence[str]) -> tuple[str, ...]:
     """What the files are called in the plan: by their name, or by their path where two have the same name."""
     base = [PurePath(str(file)).name for file in files]
     return tuple(name if base.count(name) == 1 else str(file) for name, file in zip(base, files, strict=True))
+
+
+def name_of(file: Any) -> str:
+    """What a file, an array or a picture is called."""
+    return str(file) if isinstance(file, (str, PurePath)) else str(getattr(file, "name", None) or type(file).__name__)
+
+
+def kind_of_file(name: str) -> str:
+    """``image``, ``audio`` or ``video``, by how the name ends."""
+    suffix = PurePath(name).suffix.lower()
+    return next((kind for kind, suffixes in _SUFFIXES.items() if suffix in suffixes), "image")
 
 
 @cache

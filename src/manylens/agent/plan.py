@@ -118,6 +118,15 @@ class Plan(BaseModel):
         """The names of the files that the plan uses, each once."""
         return tuple(dict.fromkeys(name for step in self.steps for name in _media_of(step)))
 
+    def describe(self) -> str:
+        """The plan for people, one step a line."""
+        lines = []
+        for step in self.steps:
+            args = ", ".join(f"{name}: {_shown(value)}" for name, value in step.args.items())
+            waits = f"  (after {', '.join(map(str, step.after))})" if step.after else ""
+            lines.append(f"  {step.id}. {step.task}  {args}{waits}")
+        return "\n".join(lines)
+
     def waves(self) -> Iterator[tuple[Step, ...]]:
         """The steps in an order that can run; those of one wave do not depend on each other."""
         order = TopologicalSorter({step.id: step.after for step in self.steps})
@@ -231,6 +240,10 @@ def _media_of(step: Step) -> Iterator[str]:
             for each in value if isinstance(value, (list, tuple)) else (value,):
                 if isinstance(each, str) and Ref.parse(each) is None:
                     yield each
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(_shown, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _place(location: tuple[int | str, ...]) -> str:

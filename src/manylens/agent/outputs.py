@@ -1,0 +1,140 @@
+"""The files of a run: masks, cut-outs, labels, drawings, the answer; each whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from manylens.agent.plan import Ref
+from manylens.media import atomic_write, save_cutout_png, save_image, save_mask_png
+from manylens.media.image import Image
+from manylens.render import coco_json, draw, write_result
+from manylens.render.files import slug
+from manylens.tasks import Answer, Reading
+from manylens.tasks.results import Caption, Classification, Match, Transcript
+
+if TYPE_CHECKING:
+    from manylens.agent.executor import Run, StepRun
+
+LABELS, ANSWER, RECORD, PAGE = "labels.json", "answer.txt", "run.json", "report.html"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A file that a run made.
+
+    Attributes:
+        path: Where it is.
+        what: What it is, in a few words.
+        step: Id of the step that it belongs to; 0 for the run as a whole.
+    """
+
+    path: Path
+    what: str
+    step: int = 0
+
+
+class Folder:
+    """Writes the files of one run into a folder; names are given once.
+
+    Args:
+        folder: Where to; made where it is missing.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.made: list[Made] = []
+        self._taken: set[str] = set()
+        self._before = _recorded(self.folder)
+
+    def write(self, steps: Sequence[StepRun]) -> tuple[Made, ...]:
+        """Write what the steps made, and ``labels.json`` if any found things.
+
+        Raises:
+            OutputError: A file could not be written; what stood there before is untouched.
+        """
+        for run in steps:
+            if run.state == "done":
+                self.made += self._step(run)
+        found = list(_labelled(steps))
+        if found:
+            self._text(LABELS, json.dumps(coco_json(found), indent=1), "labels as COCO JSON")
+        return tuple(self.made)
+
+    def finish(self, run: Run, page: str) -> tuple[Made, ...]:
+        """Write the answer, the page and the record; then take away what an earlier run left here."""
+        self._text(ANSWER, run.answer + "\n", "the answer")
+        self._text(PAGE, page, "each step with its picture")
+        record = run.to_json() | {"files": [made.path.name for made in self.made] + [RECORD]}
+        self._text(RECORD, json.dumps(record, indent=1), "the run for machines")
+        for name in self._before - {made.path.name for made in self.made}:
+            (self.folder / name).unlink(missing_ok=True)
+        return tuple(self.made)
+
+    def _step(self, run: StepRun) -> Iterator[Made]:
+        number, result, image = run.step.id, run.result, run.image
+        stem = slug(PurePath(image.name).stem) if image is not None else slug(run.step.task)
+        if getattr(result, "mask", None) is not None and image is not None:
+            for mask, name in zip(result.mask, result.data["class_name"], strict=True):
+                base = self._name(f"{stem}-{slug(str(name))}", "-mask.png", "-cutout.png")
+                yield Made(
+                    save_mask_png(mask, self.folder / f"{base}-mask.png"), f"mask of the {name or 'object'}", number
+                )
+                cutout = save_cutout_png(image, mask, self.folder / f"{base}-cutout.png")
+                yield Made(cutout, f"the {name or 'object'} cut out", number)
+        if (
+            isinstance(run.step.args.get("image"), str)
+            and Ref.parse(run.step.args["image"]) is None
+            and image is not None
+        ):
+            drawn = draw(image, result) if hasattr(result, "xyxy") or isinstance(result, (Answer, Reading)) else None
+            if drawn is not None:
+                base = self._name(f"{stem}-{run.step.task}", ".png")
+                yield Made(save_image(Image.of(drawn), self.folder / f"{base}.png"), f"{run.step.task}, drawn", number)
+        if not hasattr(result, "xyxy") and not isinstance(result, _IN_WORDS):
+            base = self._name(f"{stem}-{run.step.task}", ".png", ".npz", ".json")
+            for path in write_result(result, image, self.folder, base):
+                yield Made(path, run.step.task, number)
+
+    def _text(self, name: str, text: str, what: str) -> None:
+        self.made.append(Made(atomic_write(self.folder / name, text.encode()), what))
+
+    def _name(self, base: str, *endings: str) -> str:
+        """A base whose names with these endings are not taken: ``cat-cat``, then ``cat-cat-2``."""
+        number, name = 1, base
+        while any(name + ending in self._taken for ending in endings):
+            number += 1
+            name = f"{base}-{number}"
+        self._taken.update(name + ending for ending in endings)
+        return name
+
+
+_IN_WORDS = (Answer, Reading, Caption, Classification, Match, Transcript)
+
+
+def _labelled(steps: Sequence[StepRun]) -> Iterator[tuple[Image, Any]]:
+    """The pictures with what was found on them; boxes that a later step cut out are not counted twice."""
+    cut = {
+        ref.step
+        for run in steps
+        if run.state == "done" and run.step.task == "segment"
+        for ref in run.step.refs
+        if ref.output in ("boxes", "masks")
+    }
+    for run in steps:
+        if run.state == "done" and hasattr(run.result, "xyxy") and run.image is not None and run.step.id not in cut:
+            yield run.image, run.result
+
+
+def _recorded(folder: Path) -> set[str]:
+    """The files that an earlier run into this folder says it made; names only, so nothing outside is ever touched."""
+    try:
+        names = json.loads((folder / RECORD).read_text("utf-8"))["files"]
+        return {
+            name for name in names if isinstance(name, str) and name == PurePath(name).name and name not in ("", "..")
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()

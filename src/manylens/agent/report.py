@@ -1,0 +1,225 @@
+"""One page that shows a run: request, answer, plan, and each step with its picture, model and time."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from manylens.agent.plan import Plan, Ref, Step
+from manylens.agent.wording import sentence
+from manylens.render import draw
+from manylens.tasks import Answer, Classification, Evidence
+from manylens.version import __version__
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+    from manylens.agent.executor import Run, StepRun
+    from manylens.media import Image
+
+_LONGEST = 1000
+_QUALITY = 86
+_MOST_CUTOUTS = 6
+_NODE = (168, 58)
+_GAP = (84, 22)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture on the page: ``src`` is a data URI; ``cut`` asks for a chequered ground behind what is transparent."""
+
+    src: str
+    alt: str
+    width: int
+    height: int
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Node:
+    """A step in the drawing of the plan; ``x`` and ``y`` are the top left of its box."""
+
+    id: int
+    task: str
+    detail: str
+    state: str
+    x: int
+    y: int
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """From one step to another, as an SVG path, with what is handed over."""
+
+    path: str
+    label: str
+    x: float
+    y: float
+
+
+def page(run: Run) -> str:
+    """The page of a run as HTML, with everything in it."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(
+        resources.files(__package__).joinpath("data", "report.html.j2").read_text("utf-8")
+    )
+    nodes, arrows, size = graph(run.plan, {step.step.id: step.state for step in run.steps})
+    pictures = {step.image.id: step.image for step in run.steps if step.image is not None and _given(step)}
+    return template.render(
+        run=run,
+        inputs=[_jpeg(image, image.name) for image in pictures.values()],
+        steps=[_card(step) for step in run.steps],
+        nodes=nodes,
+        arrows=arrows,
+        graph_size=size,
+        node_size=_NODE,
+        version=__version__,
+    )
+
+
+def graph(plan: Plan, states: dict[int, str] | None = None) -> tuple[list[Node], list[Arrow], tuple[int, int]]:
+    """Where the steps of a plan stand when it is drawn: one column for each wave, arrows from left to right.
+
+    Returns:
+        Nodes, arrows, and the drawing's ``(width, height)`` in pixels.
+    """
+    waves = list(plan.waves())
+    (width, height), (gap_x, gap_y) = _NODE, _GAP
+    tallest = max((len(wave) for wave in waves), default=0)
+    nodes = {}
+    for column, wave in enumerate(waves):
+        top = (tallest - len(wave)) * (height + gap_y) // 2
+        for row, step in enumerate(wave):
+            state = (states or {}).get(step.id, "")
+            place = (column * (width + gap_x) + 1, top + row * (height + gap_y) + 1)
+            nodes[step.id] = Node(step.id, step.task, _detail(step), state, *place)
+    arrows = [_arrow(nodes[before], nodes[step.id], step) for step in plan.steps for before in step.after]
+    size = (len(waves) * (width + gap_x) - gap_x + 2, tallest * (height + gap_y) - gap_y + 2)
+    return list(nodes.values()), arrows, size
+
+
+def _arrow(start: Node, end: Node, step: Step) -> Arrow:
+    width, height = _NODE
+    x0, y0, x1, y1 = start.x + width, start.y + height / 2, end.x - 7, end.y + height / 2
+    bend = (x1 - x0) / 2
+    label = ", ".join(dict.fromkeys(ref.output for ref in step.refs if ref.step == start.id))
+    return Arrow(f"M{x0},{y0} C{x0 + bend},{y0} {x1 - bend},{y1} {x1},{y1}", label, (x0 + x1) / 2, (y0 + y1) / 2 - 7)
+
+
+def _detail(step: Step) -> str:
+    """What of a step's arguments says most, short enough for its box."""
+    value = next(
+        (
+            step.args[name]
+            for name in ("question", "text", "names", "instruction", "mode", "kind", "objects")
+            if name in step.args
+        ),
+        "",
+    )
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    if (ref := Ref.parse(text)) is not None:
+        text = f"{ref.output} of step {ref.step}"
+    return text if len(text) <= 23 else text[:22].rstrip() + "…"
+
+
+def _given(run: StepRun) -> bool:
+    return Ref.parse(run.step.args.get("image")) is None
+
+
+def _card(run: StepRun) -> dict[str, Any]:
+    made = run.provenance
+    facts = (
+        []
+        if made is None
+        else [
+            ("model", made.model),
+            ("engine", " ".join(filter(None, (made.engine, made.precision)))),
+            ("device", made.device),
+            ("weights", made.weights),
+            ("seed", str(made.seed)),
+            ("from cache", made.cache),
+        ]
+    )
+    return {
+        "run": run,
+        "said": sentence(run),
+        "args": [(name, _shown(value)) for name, value in run.step.args.items()],
+        "facts": [(name, value) for name, value in facts if value],
+        "notes": made.notes if made else (),
+        "pictures": _pictures(run),
+        "evidence": _evidence(run.result),
+    }
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_shown(part) for part in value)
+    ref = Ref.parse(value)
+    return f"{ref.output} of step {ref.step}" if ref else str(value)
+
+
+def _evidence(result: Any) -> list[Evidence]:
+    """What a step rests on, in one form for all tasks."""
+    match result:
+        case Answer():
+            return list(result.evidence)
+        case Classification():
+            return [Evidence("label", label.name, label.score, None, "classify") for label in result.labels]
+    if hasattr(result, "xyxy"):
+        rows = zip(result.xyxy, result.data["class_name"], result.confidence, strict=True)
+        kind = "region" if result.mask is not None else "box"
+        return [Evidence(kind, str(name) or "object", float(score), _rounded(box)) for box, name, score in rows]  # type: ignore[arg-type]
+    return [Evidence("text", line.text, line.score, line.box) for line in getattr(result, "lines", ())]
+
+
+def _rounded(box: Any) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = (float(value) for value in box)
+    return x0, y0, x1, y1
+
+
+def _pictures(run: StepRun) -> list[Picture]:
+    if run.image is None:
+        return []
+    drawn = draw(run.image, run.result) if run.state == "done" else None
+    if drawn is None:
+        return [_jpeg(run.image, run.image.name)] if not _given(run) else []
+    shown = [_jpeg(drawn, f"{run.step.task} on {run.image.name}")]
+    if getattr(run.result, "mask", None) is not None:
+        pairs = zip(run.result.mask, run.result.data["class_name"], strict=True)
+        shown += [
+            _cutout(run.image, mask, str(name) or "object") for mask, name in list(pairs)[:_MOST_CUTOUTS] if mask.any()
+        ]
+    return shown
+
+
+def _jpeg(image: Image | np.ndarray, alt: str) -> Picture:
+    import PIL.Image
+
+    picture = PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image.pil()
+    picture.thumbnail((_LONGEST, _LONGEST))
+    return _picture(picture, alt, "JPEG", quality=_QUALITY, optimize=True)
+
+
+def _cutout(image: Image, mask: np.ndarray, name: str) -> Picture:
+    import PIL.Image
+
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    on = mask[part]
+    picture = PIL.Image.fromarray(np.dstack([image.array[part] * on[..., None], on.astype(np.uint8) * 255]))
+    picture.thumbnail((_LONGEST // 2, _LONGEST // 2))
+    return _picture(picture, f"the {name} cut out", "PNG", cut=True)
+
+
+def _picture(picture: PIL.Image.Image, alt: str, form: str, cut: bool = False, **how: Any) -> Picture:
+    file = io.BytesIO()
+    picture.save(file, form, **how)
+    uri = f"data:image/{form.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return Picture(uri, alt, *picture.size, cut)

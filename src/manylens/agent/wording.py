@@ -1,0 +1,112 @@
+"""What a run came to, in plain words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from manylens.models.composed.words import bare, counted, listed, plural, singular
+from manylens.render import say
+from manylens.tasks import Answer, Classification, Embedding, Reading
+from manylens.tasks.results import Caption, Transcript
+
+if TYPE_CHECKING:
+    from manylens.agent.executor import StepRun
+    from manylens.agent.plan import Step
+
+_FOUND = {"segment": "I cut out", "detect": "I found", "track": "I followed", "recognize": "I recognised"}
+
+
+def answer_of(steps: Sequence[StepRun], unclear: Sequence[str]) -> str:
+    """The answer to a request: what each step came to, what failed and what was not understood."""
+    several = len({run.step.args.get("image") for run in steps if "$" not in str(run.step.args.get("image", "$"))}) > 1
+    parts = []
+    for run in steps:
+        name = run.image.name if several and run.image is not None else ""
+        parts.append(f"{name}: {sentence(run)}" if name else sentence(run))
+    parts += [f'I did not understand "{part}".' for part in unclear]
+    return ("\n" if several else " ").join(parts) or "I did not find a request in that."
+
+
+def sentence(run: StepRun) -> str:
+    """What one step came to."""
+    if run.state == "failed":
+        return f"I could not {doing(run.step)}: {run.error}."
+    if run.state == "skipped":
+        return f"I did not {doing(run.step)}: {run.error}."
+    return _outcome(run.step, run.result)
+
+
+def doing(step: Step) -> str:
+    """What a step does, as the rest of "I could not ...": ``cut out the cat``."""
+    args = step.args
+    match step.task:
+        case "segment" | "track" if "text" in args:
+            return f"{'cut out' if step.task == 'segment' else 'follow'} the {_things(args['text'])}"
+        case "segment" if args.get("mode", "prompt") != "prompt":
+            return {"everything": "segment everything", "main": "find the main object"}.get(args["mode"], "segment it")
+        case "segment":
+            return "cut it out"
+        case "detect" if isinstance(args.get("names"), (list, tuple)):
+            return f"find the {listed([str(name) for name in args['names']])}"
+        case "detect":
+            return "find what is there"
+        case "answer":
+            return f'answer "{args["question"]}"'
+        case "read":
+            return "read the text"
+        case "generate":
+            return f'make a picture of "{args["text"]}"'
+        case "edit":
+            return f'change the picture ("{args.get("instruction") or args.get("text", "")}")'
+        case "structure":
+            return f"make the {args.get('kind', 'edges')} map"
+        case "transcribe":
+            return "write down what is said"
+        case "speak":
+            return "say it aloud"
+        case "match":
+            return "compare them"
+    return {
+        "classify": "say what kind of picture it is",
+        "embed": "embed the picture",
+        "caption": "describe the picture",
+        "depth": "estimate the depth",
+        "upscale": "enlarge the picture",
+    }.get(step.task, f"{step.task} the picture")
+
+
+def _things(text: str) -> str:
+    return listed([part for part in str(text).split(", ") if part])
+
+
+def _outcome(step: Step, result: Any) -> str:
+    if hasattr(result, "xyxy"):
+        return _detections(step, result)
+    match result:
+        case Answer() | Caption() | Transcript():
+            return result.text
+        case Reading():
+            lines = " / ".join(line.text for line in result.lines)
+            return f'It reads "{lines}".' if lines else "I can read no text."
+        case Classification():
+            best = result.best
+            return f"I would label it {best.name.split(',')[0]} ({best.score:.2f})."
+        case Embedding():
+            return f"I made its vector of {result.vector.size} numbers."
+    text = say(result)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _detections(step: Step, found: Any) -> str:
+    lead = _FOUND.get(step.task, "I found")
+    names = Counter(str(name) or "object" for name in found.data["class_name"])
+    wanted = step.args.get("names") or str(step.args.get("text", "")).split(", ")
+    wanted = [] if isinstance(wanted, str) else [singular(bare(str(name)).lower()) for name in wanted if name]
+    seen = [counted(count, singular(name)) for name, count in names.items()]
+    absent = [name for name in wanted if name not in {singular(name) for name in names}]
+    if not seen:
+        return f"I found no {listed([plural(name) for name in absent], 'and no')}." if absent else "I found nothing."
+    missing = f", but found no {listed([plural(name) for name in absent], 'and no')}" if absent else ""
+    return f"{lead} {listed(seen)}{missing}."
