@@ -16,7 +16,7 @@ from manylens.models.regions.scoring import Regions, box_overlap
 SMALLEST, LARGEST = 0.0015, 0.9  # share of the picture a clicked candidate may have
 SIMILARITIES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 BOX_CANDIDATES = 100
-EDITED_CANDIDATES = 120
+BEFORE_EDIT, AFTER_EDIT = 16, 48  # how many candidates go into, and come out of, the edit for one click
 
 
 def from_click(regions: Regions, trees: Sequence[Tree], leaf: int) -> np.ndarray:
@@ -124,26 +124,33 @@ def obey(
     banned[list(outside)] = True
     banned &= ~wanted
     for leaf in inside:
-        members = _edit(members, members[:, leaf], _around(trees, leaf, banned), add=True)
-        members = _best(members, score)
+        if not members[:, leaf].all():
+            fine, rest = members[members[:, leaf]], _best(members[~members[:, leaf]], score, BEFORE_EDIT)
+            edited = (rest[:, None] | _around(trees, leaf, banned)[None]).reshape(-1, members.shape[1])
+            members = _best(np.unique(np.concatenate([fine, edited]), axis=0), score, AFTER_EDIT)
     for leaf in np.flatnonzero(banned):
-        members = _edit(members, ~members[:, leaf], _around(trees, int(leaf), wanted), add=False)
-        members = _best(members, score)
+        if members[:, leaf].any():
+            fine, rest = members[~members[:, leaf]], _best(members[members[:, leaf]], score, BEFORE_EDIT)
+            edited = (rest[:, None] & ~_around(trees, int(leaf), wanted)[None]).reshape(-1, members.shape[1])
+            members = np.unique(np.concatenate([fine, edited[edited.any(1)]]), axis=0)
+            members = _best(members, score, AFTER_EDIT) if len(members) else rest
     lawful = members[:, wanted].all(1) & ~members[:, banned].any(1)
-    if not lawful.any():
-        members = np.unique((members | wanted) & ~banned, axis=0)
-        return members[members.any(1)]
-    return members[lawful]
+    if lawful.any():
+        return members[lawful]
+    rest = np.unique((members | wanted) & ~banned, axis=0)
+    rest = rest[rest.any(1)]
+    # All superpixels forbidden, as in a picture of one superpixel: the pixels have to settle it.
+    return rest if len(rest) else np.ones((1, members.shape[1]), bool)
 
 
-def _best(members: np.ndarray, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    if len(members) <= EDITED_CANDIDATES:
+def _best(members: np.ndarray, score: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:
+    if len(members) <= count:
         return members
-    return members[np.sort(np.argsort(-score(members), kind="stable")[:EDITED_CANDIDATES])]
+    return members[np.sort(np.argsort(-score(members), kind="stable")[:count])]
 
 
 def _around(trees: Sequence[Tree], leaf: int, avoid: np.ndarray) -> np.ndarray:
-    """Nodes around ``leaf`` without superpixels of ``avoid``: per tree the largest one, and smaller ones by halves."""
+    """Nodes around ``leaf`` without superpixels of ``avoid``: per tree the largest one, and smaller ones by thirds."""
     found = [np.eye(1, len(avoid), leaf, dtype=bool)]
     for tree in trees:
         path = tree.ancestors(leaf)
@@ -153,16 +160,8 @@ def _around(trees: Sequence[Tree], leaf: int, avoid: np.ndarray) -> np.ndarray:
         width = tree.span[free, 1] - tree.span[free, 0]
         keep, last = [], np.inf
         for k in range(len(free) - 1, -1, -1):
-            if width[k] <= last / 2:
+            if width[k] <= last / 3:
                 keep.append(free[k])
                 last = width[k]
         found.append(tree.members(np.array(keep)))
     return np.unique(np.concatenate(found), axis=0)
-
-
-def _edit(members: np.ndarray, fine: np.ndarray, changes: np.ndarray, *, add: bool) -> np.ndarray:
-    """Candidates that are ``fine`` as they are, and the others with each of ``changes`` added or taken away."""
-    rest = members[~fine][:, None]
-    edited = (rest | changes[None]) if add else (rest & ~changes[None])
-    edited = edited.reshape(-1, members.shape[1])
-    return np.unique(np.concatenate([members[fine], edited[edited.any(1)]]), axis=0)

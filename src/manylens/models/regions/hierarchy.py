@@ -39,6 +39,16 @@ class Tree(NamedTuple):
         cumulative = np.concatenate([[0.0], np.cumsum(ordered)])
         return cumulative[self.span[:, 1]] - cumulative[self.span[:, 0]]
 
+    def cut(self, count: int) -> np.ndarray:
+        """The partition into ``count`` regions on the way up, as int32 (N,): region 0..count-1 of each leaf."""
+        leaves = len(self.rank)
+        last = 2 * leaves - min(count, leaves)  # nodes from here on do not exist yet
+        above = np.where((self.parent >= 0) & (self.parent < last), self.parent, np.arange(len(self.parent)))
+        top = above[:leaves]
+        while not np.array_equal(above[top], top):
+            top = above[top]
+        return np.unique(top, return_inverse=True)[1].astype(np.int32)
+
     def ancestors(self, leaf: int) -> np.ndarray:
         """The leaf and all nodes above it, from small to large."""
         path = [leaf]

@@ -15,6 +15,8 @@ import numpy as np
 
 from manylens.models.regions.superpixels import Adjacency
 
+SAME = 0.9  # overlap above which two answers are one
+
 
 @dataclass(frozen=True)
 class Regions:
@@ -140,9 +142,9 @@ def choose(logits: np.ndarray, iou: np.ndarray, count: int = 3) -> tuple[list[in
     covered = iou[picks[0]]
     while len(picks) < min(count, len(iou)):
         gain = np.maximum(iou, covered) @ chance
-        gain[picks] = -1
+        gain[iou[:, picks].max(1) > SAME] = -1  # a second answer that looks the same helps nobody
         best = int(gain.argmax())
-        if iou[best, picks].max() > 0.98:
+        if gain[best] < 0:
             break
         picks.append(best)
         covered = np.maximum(covered, iou[best])

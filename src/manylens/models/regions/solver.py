@@ -29,6 +29,7 @@ from manylens.models.regions.superpixels import (
 Level = Literal["whole", "part", "subpart"]
 
 WORKING_SIDE = 512  # the longer side in working pixels; smaller pictures are not enlarged
+MAX_REGIONS = 400
 CHANNELS = 32  # principal components of the patch features that are kept
 # (feature_weight, size_power) of the hierarchies: edges alone, edges and features, mostly features.
 HIERARCHIES = ((0.0, 0.2), (1.0, 0.4), (3.0, 0.3))
@@ -104,9 +105,14 @@ def encode_scene(rgb: np.ndarray, patches: np.ndarray, edges: np.ndarray) -> Sce
     size = (max(1, round(width * scale)), max(1, round(height * scale)))  # cv2: width first
     edges = cv2.resize(edges.astype(np.float32), size, interpolation=cv2.INTER_LINEAR).reshape(size[1], size[0])
     labels = watershed(edges)
-    graph = adjacency(labels, edges)
-    features = _features(patches, labels)
-    sizes = region_sizes(labels)
+    dense = _components(patches, labels.shape)
+    while True:
+        graph = adjacency(labels, edges)
+        features, sizes = region_means(labels, dense), region_sizes(labels)
+        if len(sizes) <= MAX_REGIONS:
+            break
+        # Every later product is quadratic in their number, and the weakest boundaries are never an object's.
+        labels = merge_tree(graph, sizes, features, feature_weight=1.0, size_power=0.4).cut(MAX_REGIONS)[labels]
     trees = [merge_tree(graph, sizes, features, feature_weight=f, size_power=p) for f, p in HIERARCHIES]
     return Scene(
         height=height,
@@ -123,17 +129,16 @@ def encode_scene(rgb: np.ndarray, patches: np.ndarray, edges: np.ndarray) -> Sce
     )
 
 
-def _features(patches: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Mean principal components of the patch features in each superpixel, float32 (N, D)."""
+def _components(patches: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Principal components of the patch features at every working pixel, float32 (h, w, D), unit mean square length."""
     grid = patches.shape[:2]
     flat = patches.reshape(-1, patches.shape[2]).astype(np.float32)
     flat = flat - flat.mean(0)
     _, axes = np.linalg.eigh(flat.T @ flat)
     reduced = flat @ axes[:, ::-1][:, :CHANNELS]
     reduced /= np.sqrt((reduced**2).sum(1).mean()) + 1e-6
-    height, width = labels.shape
-    dense = cv2.resize(reduced.reshape(*grid, -1), (width, height), interpolation=cv2.INTER_LINEAR)
-    return region_means(labels, dense.reshape(height, width, -1))
+    dense = cv2.resize(reduced.reshape(*grid, -1), shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return dense.reshape(*shape, -1)
 
 
 def solve(
@@ -167,14 +172,14 @@ def solve(
     trees = scene.trees()
     prompt = _Prompt.of(scene, points, labels, box, mask)
 
-    def score(members: np.ndarray) -> np.ndarray:
-        return _score(regions, members, prompt)
+    def score(members: np.ndarray) -> np.ndarray:  # without the slow cue: only ranks edits of one another
+        return _score(regions, members, prompt, central=False)
 
     members = _propose(regions, trees, prompt)
     inside = sorted({int(grid[y, x]) for x, y in prompt.inside})
     outside = sorted({int(grid[y, x]) for x, y in prompt.outside})
     members = candidates.obey(members, trees, inside, outside, score)
-    logits = score(members)
+    logits = _score(regions, members, prompt)
     picks, expected = scoring.choose(logits, scoring.overlap(members, regions.sizes))
 
     by_size = sorted(picks, key=lambda k: -float(regions.areas(members[k : k + 1])[0]))
@@ -241,7 +246,7 @@ def _propose(regions: scoring.Regions, trees: list[Tree], prompt: _Prompt) -> np
 APPEARANCE = np.array([6.0, 6.0, -2.5])  # boundary strength, contrast, variance
 
 
-def _score(regions: scoring.Regions, members: np.ndarray, prompt: _Prompt) -> np.ndarray:
+def _score(regions: scoring.Regions, members: np.ndarray, prompt: _Prompt, *, central: bool = True) -> np.ndarray:
     """Logits (K,) of candidates (K, N)."""
     cues = scoring.appearance(regions, members)
     logits = cues[:, :3] @ APPEARANCE
@@ -256,6 +261,6 @@ def _score(regions: scoring.Regions, members: np.ndarray, prompt: _Prompt) -> np
         within = (members @ covered) / regions.areas(members)
         return 1.3 * logits + 9.0 * scoring.box_overlap(regions.bounding(members), box) + 9.0 * within
     logits = logits - 0.08 * (cues[:, 3] + 1.0) ** 2 - 7.0 * cues[:, 4]
-    if prompt.inside:
+    if prompt.inside and central:
         logits = logits + 6.5 * scoring.centrality(regions.labels, members, np.array(prompt.inside))
     return logits
