@@ -12,7 +12,7 @@ from manylens.runtime.context import Context
 from manylens.runtime.engines import EngineSettings
 from manylens.runtime.ledger import Entry, Ledger, new_call_id, utc_now
 from manylens.runtime.memory import peak_resident_bytes
-from manylens.tasks import Provenance, Request, with_provenance
+from manylens.tasks import Provenance, Request, provenance_of, with_provenance
 from manylens.version import __version__
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Call:
             cache=str(ctx.notes.get("cache", "")),
             inputs=tuple(image.id for image in request.pictures()),
             notes=tuple(dict.fromkeys(notes)),
+            parts=tuple(ctx.notes.get("parts", ())),
             version=__version__,
         )
         self._record(request, seconds, provenance.engine, provenance.precision, ctx)
@@ -79,6 +80,15 @@ class Call:
         self.id, self._spent = new_call_id(), ctx.spent
         self._restart()
         return with_provenance(result, provenance)
+
+    @staticmethod
+    def part(result: Any) -> list[dict[str, Any]]:
+        """A call that a composed model made, and those below it, for the provenance of what it makes of them."""
+        made = provenance_of(result)
+        if made is None:
+            return []
+        kept = ("task", "model", "weights", "engine", "precision", "device", "seconds", "cache")
+        return [{key: getattr(made, key) for key in kept}, *made.parts]
 
     def fail(self, request: Request, error: BaseException, ctx: Context) -> None:
         """Write the ledger row of a call that ended in an error."""

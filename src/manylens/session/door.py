@@ -278,7 +278,9 @@ class Session:
 
         def call(task: str, request: Request) -> Any:
             # A composed model's calls share its limits but choose their own models.
-            return next(self._serve([request], replace(options, model=None, parent=call_id()), ctx))
+            result = next(self._serve([request], replace(options, model=None, parent=call_id()), ctx))
+            ctx.notes.setdefault("parts", []).extend(Call.part(result))
+            return result
 
         if above is not None:
             ctx = above.child(call=call)

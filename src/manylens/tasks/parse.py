@@ -62,7 +62,14 @@ def _provenance(body: Mapping[str, Any]) -> r.Provenance | None:
     found = body.get("provenance")
     if not found:
         return None
-    return r.Provenance(**{**found, "inputs": tuple(found["inputs"]), "notes": tuple(found["notes"])})
+    return r.Provenance(
+        **{
+            **found,
+            "inputs": tuple(found["inputs"]),
+            "notes": tuple(found["notes"]),
+            "parts": tuple(found.get("parts", ())),
+        }
+    )
 
 
 def _detections(body: Mapping[str, Any]) -> Detections:

@@ -24,7 +24,11 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a result comes from: enough to make it again."""
+    """Where a result comes from: enough to make it again.
+
+    ``parts`` holds, for a composed model, its calls of other tasks in order: task, model, weights, engine, precision,
+    device and seconds of each.
+    """
 
     task: str
     model: str
@@ -38,6 +42,7 @@ class Provenance:
     cache: str = ""
     inputs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    parts: tuple[dict[str, Any], ...] = ()
     version: str = ""
 
 
