@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from manylens.errors import WeightsError
-from manylens.models.ppocr import _pipeline, in_reading_order
+from manylens.models.ppocr import MAX_SIDE, _pipeline, in_reading_order, sheet_of
 from manylens.runtime.engines import EngineSettings
 from manylens.tasks import ReadRequest, TextLine
 
@@ -30,6 +30,38 @@ def test_reading_order(boxes, expected):
 def test_a_package_without_models_is_an_error_of_the_weights(tmp_path):
     with pytest.raises(WeightsError, match="install rapidocr again"):
         _pipeline(tmp_path, EngineSettings())
+
+
+@pytest.mark.parametrize(
+    ("shape", "sheet", "scale"),
+    [
+        ((600, 800), (600, 800), 1),
+        ((1, 1), (32, 32), 1),
+        ((5, 900), (225, 900), 1),
+        ((900, 5), (900, 225), 1),
+        ((2000, 20000), (500, 2000), 0.1),
+        ((3, 20000), (500, 2000), 0.1),
+    ],
+)
+def test_no_sheet_is_large_or_thin(shape, sheet, scale):
+    found, factor = sheet_of(np.full((*shape, 3), 7, np.uint8))
+    assert found.shape == (*sheet, 3)
+    assert max(found.shape) <= MAX_SIDE
+    assert factor == pytest.approx(scale)
+    assert (found == 7).all()
+
+
+@pytest.mark.weights
+def test_boxes_are_in_pixels_of_the_picture_when_it_was_reduced(run, example):
+    from PIL import Image
+
+    small = Image.open(example("sign.png")).convert("RGB")
+    large = small.resize((4800, 3600))
+    notes = []
+    read = [run(PPOCR, ReadRequest.of(image=picture), notes=notes).lines[0] for picture in (small, large)]
+    assert read[1].text == read[0].text == "FRESH COFFEE"
+    assert np.array(read[1].box) / 6 == pytest.approx(read[0].box, abs=6)
+    assert notes == [f"read at {MAX_SIDE} pixels; small letters may be lost"]
 
 
 @pytest.mark.weights
@@ -62,7 +94,7 @@ def test_drawn_words_are_read(run, turned):
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize("shape", [(300, 400), (1, 1), (5, 900)])
+@pytest.mark.parametrize("shape", [(300, 400), (1, 1), (5, 900), (900, 5), (3, 20000), (20000, 3)])
 def test_a_picture_without_text_has_no_lines(run, shape):
     found = run(PPOCR, ReadRequest.of(image=np.full((*shape, 3), 200, np.uint8)))
     assert found.lines == ()

@@ -6,6 +6,7 @@ its own leaves OpenVINO's precision open (bf16 where the processor has it) and i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,11 @@ from manylens.tasks import Reading, ReadRequest, Request, TextLine
 if TYPE_CHECKING:
     from manylens.catalog import Row
 
+MAX_SIDE = 2000
+"""Longest side in pixels at which text is looked for; larger pictures are reduced to it."""
+
+_ASPECT = 4
+_LEAST = 32
 _MODELS = {
     "Det": "PP-OCRv6_det_small.onnx",
     "Cls": "ch_ppocr_mobile_v2.0_cls_mobile.onnx",
@@ -40,7 +46,10 @@ class PpOcr(Model):
         for request in requests:
             assert isinstance(request, ReadRequest)
             ctx.check()
-            yield Reading(lines=tuple(in_reading_order(self._lines(request.image.array))))
+            lines = in_reading_order(self._lines(request.image.array))
+            if max(request.image.size) > 2 * MAX_SIDE:
+                ctx.notes.setdefault("notes", []).append(f"read at {MAX_SIDE} pixels; small letters may be lost")
+            yield Reading(lines=tuple(lines))
 
     def probe(self) -> Callable[[], np.ndarray]:
         """See :meth:`manylens.models.base.Model.probe`; gives where the detector sees text."""
@@ -53,18 +62,43 @@ class PpOcr(Model):
             stage.session.close()
 
     def _lines(self, rgb: np.ndarray) -> list[TextLine]:
-        found = self._ocr(np.ascontiguousarray(rgb[..., ::-1]))
+        size = np.array([rgb.shape[1], rgb.shape[0]], float)
+        sheet, scale = sheet_of(rgb)
+        found = self._ocr(np.ascontiguousarray(sheet[..., ::-1]))
         if found.boxes is None or not found.txts:
             return []
-        return [
-            TextLine(
-                text=text,
-                score=float(score),
-                box=(*polygon.min(0).tolist(), *polygon.max(0).tolist()),
-                polygon=tuple((float(x), float(y)) for x, y in polygon),
-            )
-            for text, score, polygon in zip(found.txts, found.scores, np.asarray(found.boxes, float), strict=True)
-        ]
+        lines = []
+        for text, score, corners in zip(found.txts, found.scores, np.asarray(found.boxes, float), strict=True):
+            polygon = np.clip(corners / scale, 0, size)
+            low, high = polygon.min(0), polygon.max(0)
+            if (high > low).all():  # not in the margin
+                points = tuple((float(x), float(y)) for x, y in polygon)
+                lines.append(TextLine(text, float(score), (*low.tolist(), *high.tolist()), points))
+        return lines
+
+
+def sheet_of(rgb: np.ndarray) -> tuple[np.ndarray, float]:
+    """A picture as the text detector can take it: not too large, not too thin.
+
+    The detector enlarges the shorter side to 736 pixels, so a strip would grow to gigabytes: thin pictures get a margin
+    at the right or below, in their own usual colour.
+
+    Args:
+        rgb: uint8 ``(H, W, 3)``.
+
+    Returns:
+        The sheet, and by how much the picture was scaled (at most 1).
+    """
+    import cv2
+
+    scale = min(1.0, MAX_SIDE / max(rgb.shape[:2]))
+    height, width = (max(1, round(side * scale)) for side in rgb.shape[:2])
+    if scale < 1:
+        rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
+    below = max(math.ceil(width / _ASPECT), _LEAST, height) - height
+    right = max(math.ceil(height / _ASPECT), _LEAST, width) - width
+    colour = np.median(rgb.reshape(-1, 3), axis=0).tolist()
+    return cv2.copyMakeBorder(rgb, 0, below, 0, right, cv2.BORDER_CONSTANT, value=colour), scale
 
 
 def in_reading_order(lines: Sequence[TextLine]) -> list[TextLine]:
@@ -100,7 +134,7 @@ def _pipeline(folder: Path, settings: EngineSettings) -> Any:
         raise WeightsError(f"rapidocr: its package has no {missing[0]}", "install rapidocr again")
     from rapidocr import EngineType, RapidOCR
 
-    params: dict[str, Any] = {"Global.log_level": "critical"}
+    params: dict[str, Any] = {"Global.log_level": "critical", "Global.use_preprocess_img": False}
     for stage, name in _MODELS.items():
         # With a path given, rapidocr never looks for a download.
         params |= {f"{stage}.engine_type": EngineType.OPENVINO, f"{stage}.model_path": str(folder / name)}
