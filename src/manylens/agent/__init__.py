@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -103,8 +102,8 @@ def execute(
     if out is None:
         return run
     folder = Folder(out)
-    run = replace(run, made=folder.write(steps))
-    return replace(run, made=folder.finish(run, page(run)))
+    folder.write(steps)
+    return folder.finish(run, page)
 
 
 def _listed(files: Any) -> Sequence[Any]:

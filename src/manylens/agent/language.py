@@ -57,8 +57,11 @@ def clauses(sentence: str, begins: Callable[[str], bool], names: Iterable[str] =
     end = 0
     for start, stop in _spans(sentence, _SOFT, names):
         fragment = sentence[start:stop]
-        if current and not begins(fragment) and not commands(fragment):
-            current = sentence[end - len(current) : stop]
+        merged = sentence[end - len(current) : stop]
+        # What makes no sense of what did is a part of its own; an exception ("but not the dog") stays with its rule.
+        spoils = begins(current) and not begins(merged) and not hindered(fragment)
+        if current and not (begins(fragment) or commands(fragment) or spoils):
+            current = merged
         else:
             if current:
                 yield current.strip()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -64,15 +64,25 @@ class Folder:
             self._text(LABELS, json.dumps(coco_json(found), indent=1), "labels as COCO JSON")
         return tuple(self.made)
 
-    def finish(self, run: Run, page: str) -> tuple[Made, ...]:
-        """Write the answer, the page and the record; then take away what an earlier run left here."""
-        self._text(ANSWER, run.answer + "\n", "the answer")
-        self._text(PAGE, page, "each step with its picture")
-        record = run.to_json() | {"files": [made.path.name for made in self.made] + [RECORD]}
-        self._text(RECORD, json.dumps(record, indent=1), "the run for machines")
-        for name in self._before - {made.path.name for made in self.made}:
+    def finish(self, run: Run, page: Callable[[Run], str]) -> Run:
+        """Write the answer, the page and the record; then take away what an earlier run left here.
+
+        Args:
+            run: The run with the files made so far.
+            page: Makes the page of a run.
+
+        Returns:
+            The run with all its files.
+        """
+        last = ((ANSWER, "the answer in words"), (PAGE, "each step with its picture"), (RECORD, "the run for machines"))
+        run = replace(run, made=(*self.made, *(Made(self.folder / name, what) for name, what in last)))
+        names = [made.path.name for made in run.made]
+        record = json.dumps(run.to_json() | {"files": names}, indent=1)
+        for (name, what), text in zip(last, (run.answer + "\n", page(run), record), strict=True):
+            self._text(name, text, what)
+        for name in self._before.difference(names):
             (self.folder / name).unlink(missing_ok=True)
-        return tuple(self.made)
+        return run
 
     def _step(self, run: StepRun) -> Iterator[Made]:
         number, result, image = run.step.id, run.result, run.image

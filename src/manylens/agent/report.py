@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from manylens.agent.plan import Plan, Ref, Step
-from manylens.agent.wording import sentence
+from manylens.agent.wording import answer_of, sentence
 from manylens.render import draw
 from manylens.tasks import Answer, Classification, Evidence
 from manylens.version import __version__
@@ -74,6 +74,7 @@ def page(run: Run) -> str:
     pictures = {step.image.id: step.image for step in run.steps if step.image is not None and _given(step)}
     return template.render(
         run=run,
+        outcome=answer_of(run.steps, ()) if run.steps else run.answer,
         inputs=[_jpeg(image, image.name) for image in pictures.values()],
         steps=[_card(step) for step in run.steps],
         nodes=nodes,
@@ -92,16 +93,19 @@ def graph(plan: Plan, states: dict[int, str] | None = None) -> tuple[list[Node],
     """
     waves = list(plan.waves())
     (width, height), (gap_x, gap_y) = _NODE, _GAP
-    tallest = max((len(wave) for wave in waves), default=0)
-    nodes = {}
+    nodes: dict[int, Node] = {}
     for column, wave in enumerate(waves):
-        top = (tallest - len(wave)) * (height + gap_y) // 2
-        for row, step in enumerate(wave):
-            state = (states or {}).get(step.id, "")
-            place = (column * (width + gap_x) + 1, top + row * (height + gap_y) + 1)
-            nodes[step.id] = Node(step.id, step.task, _detail(step), state, *place)
+        # Beside what it waits for where there is room, so that arrows run straight.
+        wanted = {step.id: min((nodes[before].y for before in step.after), default=1) for step in wave}
+        y = 1
+        for step in sorted(wave, key=lambda step: (wanted[step.id], step.id)):
+            y = max(y, wanted[step.id])
+            x = column * (width + gap_x) + 1
+            nodes[step.id] = Node(step.id, step.task, _detail(step), (states or {}).get(step.id, ""), x, y)
+            y += height + gap_y
     arrows = [_arrow(nodes[before], nodes[step.id], step) for step in plan.steps for before in step.after]
-    size = (len(waves) * (width + gap_x) - gap_x + 2, tallest * (height + gap_y) - gap_y + 2)
+    bottom = max((node.y for node in nodes.values()), default=0) + height
+    size = (len(waves) * (width + gap_x) - gap_x + 2, bottom + 1)
     return list(nodes.values()), arrows, size
 
 
@@ -152,6 +156,7 @@ def _card(run: StepRun) -> dict[str, Any]:
         "said": sentence(run),
         "args": [(name, _shown(value)) for name, value in run.step.args.items()],
         "facts": [(name, value) for name, value in facts if value],
+        "parts": made.parts if made else (),
         "notes": made.notes if made else (),
         "pictures": _pictures(run),
         "evidence": _evidence(run.result),

@@ -80,6 +80,7 @@ def test_a_name_rests_on_the_crop_of_the_thing(world: Any) -> None:
     crop = next(request.image for task, request in picture.calls if task == "classify")
     assert crop.size == (120, 96)
     assert [(e.kind, e.label) for e in answer.evidence] == [("box", "cat"), ("label", "tabby, tabby cat")]
+    assert answer.evidence[1].box is None
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ def _name(look: Look, question: Question) -> Answer:
     best = labels[0] if labels else None
     evidence = [thing.evidence] if thing else []
     if best:
-        evidence.append(Evidence("label", best.name, round(best.score, 4), thing.box if thing else None, "classify"))
+        evidence.append(Evidence("label", best.name, round(best.score, 4), None, "classify"))
     if thing is None:
         return _labelled(best, evidence)
     probably = "" if thing.score >= see.SURE else "probably "
