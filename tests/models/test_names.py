@@ -68,7 +68,14 @@ def test_a_misspelt_word_has_its_neighbours():
 
 @pytest.mark.parametrize(
     ("phrase", "words"),
-    [("kitten", "only 'cat' is known"), ("black cat", "'black' was ignored"), ("cat", None), ("animal", None)],
+    [
+        ("kitten", "only 'cat' is known"),
+        ("black cat", "'black' was ignored"),
+        ("black kitten", "only 'cat' is known"),
+        ("black kitten", "'black' was ignored"),
+        ("cat", None),
+        ("animal", None),
+    ],
 )
 def test_the_note_says_what_the_detector_cannot_tell(phrase, words):
     note = names.coco().find(phrase).note

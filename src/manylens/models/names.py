@@ -39,11 +39,12 @@ class Meaning:
     @property
     def note(self) -> str | None:
         """What the user should know, or None."""
+        said = []
         if self.kind == "narrower":
-            return f"{self.phrase!r}: only {self.classes[0]!r} is known, so every one counts"
+            said.append(f"only {self.classes[0]!r} is known, so every one counts")
         if self.ignored:
-            return f"{self.phrase!r}: {' '.join(self.ignored)!r} was ignored"
-        return None
+            said.append(f"{' '.join(self.ignored)!r} was ignored")
+        return f"{self.phrase!r}: {'; '.join(said)}" if said else None
 
 
 class Lexicon:
