@@ -68,6 +68,7 @@ ONE_STEP = [
     ("What is in the picture?", "answer question=What is in the picture?"),
     ("Can you see a cat?", "answer question=Can you see a cat?"),
     ("Is this a cat or a dog?", "answer question=Is this a cat or a dog?"),
+    ("tell me what colour the cup is", "answer question=What colour is the cup?"),
     ("What's this?", "answer question=What's this?"),
     # read, classify, embed
     ("Read the text", "read"),
@@ -132,6 +133,7 @@ SEVERAL = [
         ["generate text=a dog", "caption image=$1.image"],
     ),
     ("Cut out the cat and make it blue", ["segment text=cat", "edit instruction=make it blue mask=$1.masks"]),
+    ("cut out the cup and say what colour it is", ["segment text=cup", "answer question=What colour is the cup?"]),
     ("classify the cat", ["detect names=cat", "classify image=$1.crop"]),
     (
         "first segment the cup, next count the spoons, finally read the text",

@@ -229,7 +229,7 @@ _ORDERS = (
     (re.compile(r"^(how many .+) there (is|are|was|were)$", re.IGNORECASE), r"\1 \2 there"),
     (
         re.compile(
-            r"^(what|where|who|(?:what|which) (?:colou?r|animal|kind of \w+|breed|side)) "
+            r"^((?:what|which) (?:colou?r|animal|kind of \w+|breed|side)|what|where|who) "
             r"(?!is|are)(.+) (is|are|was|were)$",
             re.IGNORECASE,
         ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from manylens.models.composed.words import bare, counted, listed, plural, singular
 from manylens.render import say
-from manylens.tasks import Answer, Classification, Embedding, Reading
+from manylens.tasks import Answer, Classification, Embedding, Reading, provenance_of
 from manylens.tasks.results import Caption, Transcript
 
 if TYPE_CHECKING:
@@ -106,7 +106,9 @@ def _detections(step: Step, found: Any) -> str:
     wanted = [] if isinstance(wanted, str) else [singular(bare(str(name)).lower()) for name in wanted if name]
     seen = [counted(count, singular(name)) for name, count in names.items()]
     absent = [name for name in wanted if name not in {singular(name) for name in names}]
+    made = provenance_of(found)
+    notes = "".join(f" Note: {note}." for note in (made.notes if made else ()) if not note.startswith("no '"))
     if not seen:
         return f"I found no {listed([plural(name) for name in absent], 'and no')}." if absent else "I found nothing."
     missing = f", but found no {listed([plural(name) for name in absent], 'and no')}" if absent else ""
-    return f"{lead} {listed(seen)}{missing}."
+    return f"{lead} {listed(seen)}{missing}.{notes}"

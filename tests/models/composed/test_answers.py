@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from manylens.models.composed.answers import is_kind_of
+
 CAT = ("cat", 0.9, (100, 60, 200, 140))
 DOG = ("dog", 0.8, (10, 10, 60, 60))
 FAINT_DOG = ("dog", 0.3, (10, 10, 60, 60))
@@ -36,9 +38,9 @@ SPOON = ("spoon", 0.65, (220, 80, 260, 120))
         ([CAT], "Is the cat on the left?", "No, the cat is in the centre.", "position"),
         ([CAT], "What is it?", "It is a cat (tabby, 0.62).", "name"),
         ([CAT, CUP], "What animal is this?", "It is a cat (tabby, 0.62).", "name"),
-        ([MAYBE_DOG], "what is this?", "It is probably a dog (tabby, 0.62).", "name"),
+        ([MAYBE_DOG], "what is this?", "It is probably a dog.", "name"),  # a tabby is no dog
         ([CAT, CUP, CUP], "What is in the picture?", "I see 2 cups and a cat.", "contents"),
-        ([], "What is this?", "It is a tabby (0.62).", "name"),
+        ([], "What is this?", "It is a cat (tabby, 0.62).", "name"),
     ],
 )
 def test_answers(world: Any, things: list[Any], question: str, text: str, kind: str) -> None:
@@ -117,3 +119,35 @@ def test_written_text(world: Any, question: str, text: str) -> None:
     answer = world(things=[("bus", 0.9, (100, 60, 200, 140))], lines=LINES).ask(question)
     assert answer.text == text
     assert {e.kind for e in answer.evidence} == {"text"}
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        ("How many red cats are there?", "1 red cat."),
+        ("Is there a black cat?", "No, I see no black cat."),
+        ("Where is the red cat?", "The red cat is in the centre."),
+        ("How many cats are there?", "2 cats."),
+    ],
+)
+def test_a_colour_in_front_of_a_name_is_checked(world: Any, question: str, text: str) -> None:
+    pixels = np.full((200, 300, 3), (20, 40, 230), np.uint8)
+    pixels[60:140, 100:200] = (220, 10, 10)
+    two = [CAT, ("cat", 0.8, (210, 60, 290, 140))]
+    assert world(things=two, pixels=pixels).ask(question).text == text
+
+
+@pytest.mark.parametrize(
+    ("label", "name", "finer"),
+    [
+        ("Egyptian cat", "cat", True),
+        ("golden retriever", "dog", True),
+        ("espresso", "cup", True),
+        ("minivan", "car", True),
+        ("tripod", "person", False),
+        ("espresso", "dining table", False),
+        ("pizza, pizza pie", "pizza", False),
+    ],
+)
+def test_a_finer_label_is_a_kind_of_the_thing(label: str, name: str, finer: bool) -> None:
+    assert is_kind_of(label, name) == finer

@@ -56,3 +56,14 @@ def test_an_unknown_word_and_no_word(world: Any) -> None:
         segment(world(), "unicorn")
     with pytest.raises(PromptError, match="names no thing"):
         segment(world(), " the , and")
+
+
+def test_a_colour_leaves_out_things_of_another(world: Any) -> None:
+    pixels = np.full((200, 300, 3), (20, 40, 230), np.uint8)
+    pixels[60:140, 100:200] = (220, 10, 10)
+    found, ctx = segment(world(things=[THINGS[0], THINGS[2]], pixels=pixels), "red cat")
+    assert list(found.data["class_name"]) == ["red cat"]
+    assert ctx.notes["notes"] == []
+    found, ctx = segment(world(things=THINGS[:1], pixels=pixels), "green cat")
+    assert len(found) == 0
+    assert ctx.notes["notes"] == ["no 'green cat' was found in array"]

@@ -12,6 +12,7 @@ from manylens.models.composed.colour import name_colour
 from manylens.models.composed.look import Look, Thing, UnknownWordError
 from manylens.models.composed.questions import Question, parse
 from manylens.models.composed.words import counted, data, listed, plural, split_names, with_article
+from manylens.models.names import everyday
 from manylens.runtime.context import Context
 from manylens.tasks import Answer, AnswerRequest, Evidence, Request, TextLine
 
@@ -237,8 +238,9 @@ def _name(look: Look, question: Question) -> Answer:
     if thing is None:
         return _labelled(best, evidence)
     probably = "" if thing.score >= see.SURE else "probably "
-    fine = everyday(best.name) if best else ""
-    finer = f" ({fine}, {best.score:.2f})" if best and best.score >= FINE and fine.lower() != thing.name else ""
+    finer = ""
+    if best and best.score >= FINE and is_kind_of(best.name, thing.name):
+        finer = f" ({first_name(best.name)}, {best.score:.2f})"
     text = f"It is {probably}{with_article(thing.name)}{finer}."
     return Answer(text, kind="name", score=thing.score, evidence=tuple(evidence))
 
@@ -249,15 +251,21 @@ def _labelled(best: object, evidence: list[Evidence]) -> Answer:
     if best is None or score < FINE:
         return _unknown("I cannot tell what it is", "name", evidence)
     probably = "" if score >= see.SURE else "probably "
-    name = everyday(getattr(best, "name", ""))
-    return Answer(
-        f"It is {probably}{with_article(name)} ({score:.2f}).", kind="name", score=score, evidence=tuple(evidence)
-    )
+    fine = first_name(getattr(best, "name", ""))
+    name = everyday(fine)
+    said = f"{score:.2f}" if fine.lower() == name.lower() else f"{fine}, {score:.2f}"
+    return Answer(f"It is {probably}{with_article(name)} ({said}).", kind="name", score=score, evidence=tuple(evidence))
 
 
-def everyday(label: str) -> str:
+def first_name(label: str) -> str:
     """The first of a label's synonyms: ``tabby, tabby cat`` gives ``tabby``."""
     return label.split(",")[0].strip()
+
+
+def is_kind_of(label: str, name: str) -> bool:
+    """Whether a fine label says more of a thing than its everyday name: a tabby is a cat, a tripod is no person."""
+    fine = first_name(label).lower()
+    return fine != name and f" {everyday(fine).lower()}".endswith(f" {name.lower()}")
 
 
 def _contents(look: Look, question: Question) -> Answer:
@@ -303,6 +311,8 @@ def _text_presence(look: Look, question: Question) -> Answer:
     lines, _ = _lines(look, question)
     if not lines:
         return Answer("No, I can read no text.", kind="text")
+    if max(line.score for line in lines) < 0.9 and all(len(line.text.strip()) < 2 for line in lines):
+        return _unknown("I am not sure: there may be a single sign", "text")
     return _written('Yes, it says "{}".', lines)
 
 

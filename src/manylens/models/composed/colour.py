@@ -37,6 +37,11 @@ class Colour:
     share: float
     rgb: str
 
+    @property
+    def names(self) -> set[str]:
+        """The name, and the second one where there is one."""
+        return {self.name, self.also} - {""}
+
 
 def to_lab(rgb: np.ndarray) -> np.ndarray:
     """Convert sRGB uint8 ``(N, 3)`` to CIE Lab (D65) float64 ``(N, 3)``."""
@@ -55,6 +60,16 @@ def names_of(lab: np.ndarray) -> list[str]:
     a, b = lab * weight, shades * weight
     distance = (a**2).sum(1)[:, None] - 2 * a @ b.T + (b**2).sum(1)[None]
     return [names[i] for i in distance.argmin(1)]
+
+
+def split_colour(name: str) -> tuple[str, str]:
+    """A colour word in front of a name, and the name without it: ``black cat`` gives ``("black", "cat")``.
+
+    The colour is empty where there is none; ``orange`` alone is the fruit.
+    """
+    first, _, rest = name.partition(" ")
+    colour = {"gray": "grey"}.get(first.lower(), first.lower())
+    return (colour, rest) if rest and colour in data("colours.toml") else ("", name)
 
 
 def name_colour(rgb: np.ndarray, mask: np.ndarray | None = None) -> Colour:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from manylens.errors import UnsupportedError
+from manylens.models.composed.colour import name_colour, split_colour
 from manylens.models.composed.words import data
 from manylens.runtime.context import Context
 from manylens.tasks import (
@@ -78,10 +79,20 @@ class Look:
         Raises:
             UnknownWordError: If the detector does not know the word.
         """
+        colour, noun = split_colour(name)
+        if colour:
+            return [thing for thing in self.things(noun) if thing.score >= SEEN and colour in self._colours(thing)]
         group = data("categories.toml").get(name)
         if name and group is None:
             return self._detect(name)
         return [thing for thing in self._detect("") if group is None or thing.name in group]
+
+    def _colours(self, thing: Thing) -> set[str]:
+        """The names of the colours of a thing, by its mask."""
+        masks = self.ctx.call("segment", SegmentRequest.of(image=self.image, objects=[{"box": thing.box}])).mask
+        if masks is None or not len(masks) or not masks[0].any():
+            return set()
+        return name_colour(self.image.array, masks[0]).names
 
     def _detect(self, name: str) -> list[Thing]:
         if name not in self._found:
@@ -104,7 +115,7 @@ class Look:
     def main(self, name: str = "") -> Thing | None:
         """The thing that a person would mean: sure and large."""
         area = self.image.width * self.image.height
-        weigh = lambda thing: thing.score * (_area(thing.box) / area) ** 0.25  # noqa: E731
+        weigh = lambda thing: thing.score * (_area(thing.box) / area) ** 0.15  # noqa: E731
         return max(self.seen(name), key=weigh, default=None)
 
     def mask(self, name: str) -> tuple[np.ndarray | None, list[Evidence]]:
