@@ -102,45 +102,33 @@ def from_mask(regions: Regions, trees: Sequence[Tree], share: np.ndarray) -> np.
 def obey(
     members: np.ndarray,
     trees: Sequence[Tree],
-    inside: Sequence[int],
-    outside: Sequence[int],
+    leaf: int,
+    wanted: bool,
+    avoid: np.ndarray,
     score: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """Edit candidates until superpixels ``inside`` belong to all of them and superpixels ``outside`` to none.
+    """Edit candidates until superpixel ``leaf`` belongs to all of them (``wanted``) or to none; (K, N) to (K', N).
 
-    A missing superpixel brings in nodes of the hierarchies that hold it and no forbidden one; a forbidden one takes
-    nodes with it that hold no wanted one. Each edit offers several sizes, so the score decides how far a click reaches.
+    A missing superpixel brings in nodes of the hierarchies that hold it and none to avoid; a forbidden one takes nodes
+    with it. Each edit offers several sizes, so the score decides how far a click reaches.
 
     Args:
         members: candidates, bool (K, N).
         trees: the hierarchies to take nodes from.
-        inside: superpixels under clicks on the object.
-        outside: superpixels under clicks on the background; one that is also ``inside`` is left to the pixels.
+        leaf: the clicked superpixel.
+        wanted: whether it is object.
+        avoid: superpixels under clicks of the other kind, bool (N,).
         score: logits (K,) of candidates (K, N), to keep the number of edited ones in bounds.
     """
-    wanted = np.zeros(members.shape[1], bool)
-    wanted[list(inside)] = True
-    banned = np.zeros_like(wanted)
-    banned[list(outside)] = True
-    banned &= ~wanted
-    for leaf in inside:
-        if not members[:, leaf].all():
-            fine, rest = members[members[:, leaf]], _best(members[~members[:, leaf]], score, BEFORE_EDIT)
-            edited = (rest[:, None] | _around(trees, leaf, banned)[None]).reshape(-1, members.shape[1])
-            members = _best(np.unique(np.concatenate([fine, edited]), axis=0), score, AFTER_EDIT)
-    for leaf in np.flatnonzero(banned):
-        if members[:, leaf].any():
-            fine, rest = members[~members[:, leaf]], _best(members[members[:, leaf]], score, BEFORE_EDIT)
-            edited = (rest[:, None] & ~_around(trees, int(leaf), wanted)[None]).reshape(-1, members.shape[1])
-            members = np.unique(np.concatenate([fine, edited[edited.any(1)]]), axis=0)
-            members = _best(members, score, AFTER_EDIT) if len(members) else rest
-    lawful = members[:, wanted].all(1) & ~members[:, banned].any(1)
-    if lawful.any():
-        return members[lawful]
-    rest = np.unique((members | wanted) & ~banned, axis=0)
-    rest = rest[rest.any(1)]
-    # All superpixels forbidden, as in a picture of one superpixel: the pixels have to settle it.
-    return rest if len(rest) else np.ones((1, members.shape[1]), bool)
+    obeys = members[:, leaf] == wanted
+    if obeys.all():
+        return members
+    rest = _best(members[~obeys], score, BEFORE_EDIT)[:, None]
+    change = _around(trees, leaf, avoid)[None]
+    edited = (rest | change if wanted else rest & ~change).reshape(-1, members.shape[1])
+    result = np.unique(np.concatenate([members[obeys], edited[edited.any(1)]]), axis=0)
+    # Nothing may be left, as in a picture of one superpixel: then the pixels have to settle it.
+    return _best(result, score, AFTER_EDIT) if len(result) else members
 
 
 def _best(members: np.ndarray, score: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:

@@ -92,16 +92,16 @@ def appearance(regions: Regions, members: np.ndarray) -> np.ndarray:
     )
 
 
-def centrality(labels: np.ndarray, members: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """How central the clicks lie: their depth inside the candidate over its greatest depth, float32 (K,) in 0..1.
+def centrality(labels: np.ndarray, members: np.ndarray, point: tuple[int, int]) -> np.ndarray:
+    """How central a click (x, y) lies: its depth inside the candidate over its greatest depth, float32 (K,) in 0..1.
 
     People click near the middle of what they mean; depth is the distance to the boundary or the picture's rim,
-    measured on a three times coarser grid for speed. The first of several clicks counts: later ones are corrections.
+    measured on a three times coarser grid for speed.
     """
     coarse = np.ascontiguousarray(labels[1::3, 1::3]) if min(labels.shape) >= 6 else labels
     scale = 3 if coarse is not labels else 1
-    x = np.clip(int(points[0][0]) // scale, 0, coarse.shape[1] - 1)
-    y = np.clip(int(points[0][1]) // scale, 0, coarse.shape[0] - 1)
+    x = np.clip(int(point[0]) // scale, 0, coarse.shape[1] - 1)
+    y = np.clip(int(point[1]) // scale, 0, coarse.shape[0] - 1)
     result = np.empty(len(members), np.float32)
     for k, row in enumerate(members.astype(np.uint8)):
         mask = cv2.copyMakeBorder(row[coarse], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
@@ -116,6 +116,13 @@ def overlap(members: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     shared = (inside * sizes) @ inside.T
     area = np.diag(shared)
     return shared / np.maximum(area[:, None] + area[None] - shared, 1e-6)
+
+
+def soft_overlap(members: np.ndarray, share: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Intersection over union (K,) of candidates with one mask, given as its share (N,) in 0..1 of every superpixel."""
+    wanted = share * sizes
+    shared = members @ wanted
+    return shared / np.maximum(members @ sizes + wanted.sum() - shared, 1e-6)
 
 
 def box_overlap(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:

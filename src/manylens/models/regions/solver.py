@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import cv2
@@ -29,7 +30,7 @@ from manylens.models.regions.superpixels import (
 Level = Literal["whole", "part", "subpart"]
 
 WORKING_SIDE = 512  # the longer side in working pixels; smaller pictures are not enlarged
-MAX_REGIONS = 400
+MAX_REGIONS = 400  # superpixels; every product in a prompt is quadratic in their number
 CHANNELS = 32  # principal components of the patch features that are kept
 # (feature_weight, size_power) of the hierarchies: edges alone, edges and features, mostly features.
 HIERARCHIES = ((0.0, 0.2), (1.0, 0.4), (3.0, 0.3))
@@ -111,7 +112,7 @@ def encode_scene(rgb: np.ndarray, patches: np.ndarray, edges: np.ndarray) -> Sce
         features, sizes = region_means(labels, dense), region_sizes(labels)
         if len(sizes) <= MAX_REGIONS:
             break
-        # Every later product is quadratic in their number, and the weakest boundaries are never an object's.
+        # The weakest boundaries are hardly ever an object's.
         labels = merge_tree(graph, sizes, features, feature_weight=1.0, size_power=0.4).cut(MAX_REGIONS)[labels]
     trees = [merge_tree(graph, sizes, features, feature_weight=f, size_power=p) for f, p in HIERARCHIES]
     return Scene(
@@ -172,14 +173,21 @@ def solve(
     trees = scene.trees()
     prompt = _Prompt.of(scene, points, labels, box, mask)
 
-    def score(members: np.ndarray) -> np.ndarray:  # without the slow cue: only ranks edits of one another
-        return _score(regions, members, prompt, central=False)
-
     members = _propose(regions, trees, prompt)
-    inside = sorted({int(grid[y, x]) for x, y in prompt.inside})
-    outside = sorted({int(grid[y, x]) for x, y in prompt.outside})
-    members = candidates.obey(members, trees, inside, outside, score)
-    logits = _score(regions, members, prompt)
+    under = [int(grid[y, x]) for x, y in prompt.clicks]
+    wanted, banned = np.zeros((2, len(regions.sizes)), bool)
+    wanted[[leaf for leaf, label in zip(under, prompt.labels, strict=True) if label]] = True
+    banned[[leaf for leaf, label in zip(under, prompt.labels, strict=True) if not label]] = True
+    banned &= ~wanted  # a superpixel with clicks of both kinds is left to the pixels
+    anchor = None
+    logits = _score(regions, members, prompt, None)
+    for number, (leaf, label) in enumerate(zip(under, prompt.labels, strict=True)):
+        if number or prompt.box is not None or prompt.share is not None:
+            anchor = members[scoring.choose(logits, scoring.overlap(members, regions.sizes), 1)[0][0]]
+        if label or banned[leaf]:
+            rank = partial(_score, regions, prompt=prompt, anchor=anchor)
+            members = candidates.obey(members, trees, leaf, bool(label), banned if label else wanted, rank)
+        logits = _score(regions, members, prompt, anchor)
     picks, expected = scoring.choose(logits, scoring.overlap(members, regions.sizes))
 
     by_size = sorted(picks, key=lambda k: -float(regions.areas(members[k : k + 1])[0]))
@@ -196,8 +204,8 @@ def solve(
 class _Prompt:
     """A prompt in working pixels: integer clicks (x, y), an integer box, a coarse mask as share of superpixels."""
 
-    inside: list[tuple[int, int]]
-    outside: list[tuple[int, int]]
+    clicks: list[tuple[int, int]]
+    labels: list[int]
     box: np.ndarray | None
     share: np.ndarray | None
 
@@ -213,8 +221,6 @@ class _Prompt:
         height, width = scene.labels.shape
         sx, sy = width / scene.width, height / scene.height
         clicks = [(min(max(int(x * sx), 0), width - 1), min(max(int(y * sy), 0), height - 1)) for x, y in points]
-        inside = [c for c, label in zip(clicks, labels, strict=True) if label]
-        outside = [c for c, label in zip(clicks, labels, strict=True) if not label]
         corners = None
         if box is not None:
             x0, x1 = np.clip(np.round(np.sort([box[0], box[2]]) * sx).astype(int), 0, width)
@@ -226,7 +232,12 @@ class _Prompt:
             small = resize_mask(mask, (height, width))
             flat = scene.labels.ravel()
             share = np.bincount(flat, small.ravel()) / np.bincount(flat)
-        return cls(inside, outside, corners, share)
+        return cls(clicks, [int(bool(label)) for label in labels], corners, share)
+
+    @property
+    def main(self) -> tuple[int, int] | None:
+        """The first object click; the others are corrections."""
+        return next((c for c, label in zip(self.clicks, self.labels, strict=True) if label), None)
 
 
 def _propose(regions: scoring.Regions, trees: list[Tree], prompt: _Prompt) -> np.ndarray:
@@ -235,32 +246,38 @@ def _propose(regions: scoring.Regions, trees: list[Tree], prompt: _Prompt) -> np
         return candidates.from_mask(regions, trees, prompt.share)
     if prompt.box is not None:
         return candidates.from_box(regions, trees, prompt.box)
-    if prompt.inside:
-        x, y = prompt.inside[0]
+    if prompt.main is not None:
+        x, y = prompt.main
         return candidates.from_click(regions, trees, int(regions.labels[y, x]))
     return np.ones((1, len(regions.sizes)), bool)  # only background clicks: the picture without what they mean
 
 
 # Weights of the cues. Set from a fit on held-out halves of a small set of photographs with human-drawn regions, then
-# rounded; see docs/decisions for what each is worth.
+# rounded.
 APPEARANCE = np.array([6.0, 6.0, -2.5])  # boundary strength, contrast, variance
 
 
-def _score(regions: scoring.Regions, members: np.ndarray, prompt: _Prompt, *, central: bool = True) -> np.ndarray:
-    """Logits (K,) of candidates (K, N)."""
+def _score(regions: scoring.Regions, members: np.ndarray, prompt: _Prompt, anchor: np.ndarray | None) -> np.ndarray:
+    """Logits (K,) of candidates (K, N); ``anchor`` bool (N,) is the answer before the last correction."""
     cues = scoring.appearance(regions, members)
     logits = cues[:, :3] @ APPEARANCE
+    if anchor is not None:
+        # What a correction adds or takes away should itself look like a region.
+        change = members ^ anchor
+        some = change.any(1)
+        if some.any():
+            natural = scoring.appearance(regions, change[some])[:, :3] @ APPEARANCE
+            logits[some] += 0.5 * natural
+            logits[~some] += 0.5 * natural.max()
+        return logits + 10.0 * scoring.soft_overlap(members, anchor, regions.sizes)
     if prompt.share is not None:
-        shared = (members * regions.sizes) @ prompt.share
-        union = regions.areas(members) + float(regions.sizes @ prompt.share) - shared
-        return 0.5 * logits + 12.0 * shared / union
+        return logits + 12.0 * scoring.soft_overlap(members, prompt.share, regions.sizes)
     if prompt.box is not None:
-        box = prompt.box.astype(np.float64)
         x0, y0, x1, y1 = prompt.box
         covered = np.bincount(regions.labels[y0:y1, x0:x1].ravel(), minlength=len(regions.sizes))
         within = (members @ covered) / regions.areas(members)
-        return 1.3 * logits + 9.0 * scoring.box_overlap(regions.bounding(members), box) + 9.0 * within
+        return 1.3 * logits + 9.0 * scoring.box_overlap(regions.bounding(members), prompt.box) + 9.0 * within
     logits = logits - 0.08 * (cues[:, 3] + 1.0) ** 2 - 7.0 * cues[:, 4]
-    if prompt.inside and central:
-        logits = logits + 6.5 * scoring.centrality(regions.labels, members, np.array(prompt.inside))
+    if prompt.main is not None:
+        logits = logits + 6.5 * scoring.centrality(regions.labels, members, prompt.main)
     return logits
