@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from manylens.errors import WeightsError
-from manylens.models.ppocr import MAX_SIDE, _pipeline, in_reading_order, sheet_of
+from manylens.models.ppocr import MAX_PIXELS, _pipeline, in_reading_order, sheet_of
 from manylens.runtime.engines import EngineSettings
 from manylens.tasks import ReadRequest, TextLine
 
@@ -37,17 +37,18 @@ def test_a_package_without_models_is_an_error_of_the_weights(tmp_path):
     [
         ((600, 800), (600, 800), 1),
         ((1, 1), (32, 32), 1),
-        ((5, 900), (225, 900), 1),
-        ((900, 5), (900, 225), 1),
-        ((2000, 20000), (500, 2000), 0.1),
-        ((3, 20000), (500, 2000), 0.1),
+        ((5, 900), (300, 900), 1),
+        ((900, 5), (900, 300), 1),
+        ((2000, 20000), (731, 2191), 0.1095),
+        ((3, 20000), (731, 2191), 0.1095),
+        ((4000, 4000), (1265, 1265), 0.3162),
     ],
 )
 def test_no_sheet_is_large_or_thin(shape, sheet, scale):
     found, factor = sheet_of(np.full((*shape, 3), 7, np.uint8))
     assert found.shape == (*sheet, 3)
-    assert max(found.shape) <= MAX_SIDE
-    assert factor == pytest.approx(scale)
+    assert found.shape[0] * found.shape[1] <= 1.01 * MAX_PIXELS
+    assert factor == pytest.approx(scale, abs=1e-4)
     assert (found == 7).all()
 
 
@@ -61,7 +62,7 @@ def test_boxes_are_in_pixels_of_the_picture_when_it_was_reduced(run, example):
     read = [run(PPOCR, ReadRequest.of(image=picture), notes=notes).lines[0] for picture in (small, large)]
     assert read[1].text == read[0].text == "FRESH COFFEE"
     assert np.array(read[1].box) / 6 == pytest.approx(read[0].box, abs=6)
-    assert notes == [f"read at {MAX_SIDE} pixels; small letters may be lost"]
+    assert notes == ["PIL image: read at 30% of its size; small letters may be lost"]
 
 
 @pytest.mark.weights

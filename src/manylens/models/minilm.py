@@ -30,7 +30,7 @@ MAX_TOKENS = 256
 class MiniLm(Model):
     """Sentence vectors: mean of the token states, to unit length."""
 
-    batch_size = 32
+    batch_size = 16
 
     def __init__(self, row: Row, files: Mapping[str, Path], settings: EngineSettings) -> None:
         super().__init__(row, files, settings)
