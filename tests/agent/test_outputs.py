@@ -163,7 +163,7 @@ def test_the_plan_is_drawn_without_overlaps_and_inside_its_frame() -> None:
     ]
     nodes, arrows, (width, height) = graph(Plan.of({"steps": steps}))
     assert len({(node.x, node.y) for node in nodes}) == 5
-    assert all(0 <= node.x <= width - 168 and 0 <= node.y <= height - 58 for node in nodes)
+    assert all(0 <= node.x <= width - 196 and 0 <= node.y <= height - 58 for node in nodes)
     assert [arrow.label for arrow in arrows] == ["crop", "crop", "crop", ""]
     columns: dict[int, list[int]] = {}
     for node in nodes:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LONGEST = 1000
 _QUALITY = 86
 _MOST_CUTOUTS = 6
-_NODE = (168, 58)
+_NODE = (196, 58)
 _GAP = (84, 22)
 
 
@@ -74,7 +74,8 @@ def page(run: Run) -> str:
     pictures = {step.image.id: step.image for step in run.steps if step.image is not None and _given(step)}
     return template.render(
         run=run,
-        outcome=answer_of(run.steps, ()) if run.steps else run.answer,
+        outcome=answer_of([step for step in run.steps if step.state == "done"], ()) if _done(run) else "",
+        undone=[sentence(step) for step in run.steps if step.state != "done"],
         inputs=[_jpeg(image, image.name) for image in pictures.values()],
         steps=[_card(step) for step in run.steps],
         nodes=nodes,
@@ -131,6 +132,10 @@ def _detail(step: Step) -> str:
     if (ref := Ref.parse(text)) is not None:
         text = f"{ref.output} of step {ref.step}"
     return text if len(text) <= 23 else text[:22].rstrip() + "…"
+
+
+def _done(run: Run) -> bool:
+    return any(step.state == "done" for step in run.steps)
 
 
 def _given(run: StepRun) -> bool:

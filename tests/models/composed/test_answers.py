@@ -20,7 +20,7 @@ SPOON = ("spoon", 0.65, (220, 80, 260, 120))
     [
         ([CAT], "How many cats are there?", "1 cat.", "count"),
         ([CAT, CAT], "How many cats are there?", "2 cats.", "count"),
-        ([], "How many cats are there?", "No cats.", "count"),
+        ([], "How many cats are there?", "I see no cats.", "count"),
         ([DOG, FAINT_DOG], "how many dogs?", "Probably 1 dog.", "count"),
         ([CAT, DOG, DOG], "how many cats and dogs are there", "1 cat and 2 dogs.", "count"),
         ([CAT, DOG, CUP], "how many animals are there", "2 animals.", "count"),

@@ -69,9 +69,8 @@ def _count(look: Look, question: Question) -> Answer:
         parts.append(counted(len(seen), name or "thing"))
         evidence += [thing.evidence for thing in seen]
         scores += [thing.score for thing in seen]
-    if not sure:
-        parts[0] = f"probably {parts[0]}"
-    text = listed(parts)
+    text = listed(parts) if evidence else f"I see {listed(parts)}"  # what is not seen may still be there
+    text = text if sure else f"probably {text}"
     return Answer(
         f"{text[:1].upper()}{text[1:]}.", kind="count", score=min(scores, default=None), evidence=tuple(evidence)
     )
