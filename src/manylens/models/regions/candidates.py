@@ -71,7 +71,7 @@ def from_box(regions: Regions, trees: Sequence[Tree], box: np.ndarray) -> np.nda
         for least in (0.8, 0.9, 0.95, 0.98):  # all that lies within the box
             whole = inside >= least
             top = whole & ~(whole[tree.parent] & (tree.parent >= 0))
-            found.append(tree.members(np.flatnonzero(top)).any(0)[None])
+            found.append(np.atleast_2d(tree.members(np.flatnonzero(top)).any(0)))
     members = np.unique(np.concatenate(found), axis=0)
     area = regions.areas(members)
     fits = (area > 0.1 * box_area) & (area < 1.3 * box_area)
@@ -95,7 +95,7 @@ def from_mask(regions: Regions, trees: Sequence[Tree], share: np.ndarray) -> np.
             whole = shared >= least * area
             top = whole & ~(whole[tree.parent] & (tree.parent >= 0))
             if top.any():
-                found.append(tree.members(np.flatnonzero(top)).any(0)[None])
+                found.append(np.atleast_2d(tree.members(np.flatnonzero(top)).any(0)))
     return np.unique(np.concatenate(found), axis=0)
 
 

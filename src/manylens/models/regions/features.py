@@ -80,7 +80,7 @@ class PatchEncoder:
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """Encode ``rgb`` (H, W, 3) uint8 to float32 (gh, gw, C): one feature a patch of about H/gh x W/gw pixels."""
-        height, width = fit_size(*rgb.shape[:2], self.long_side, PATCH)
+        height, width = fit_size(rgb.shape[0], rgb.shape[1], self.long_side, PATCH)
         x = (_resize(rgb, height, width).astype(np.float32) / 255.0 - IMAGENET_MEAN) / IMAGENET_STD
         results = self._compiled(x.transpose(2, 0, 1)[None])
         grid = (height // PATCH, width // PATCH)
@@ -109,7 +109,7 @@ class EdgeEncoder:
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """Boundary probability of ``rgb`` (H, W, 3) uint8: float32 (h, w) in 0..1, h and w at most ``long_side``."""
         long_side = min(self.long_side, max(rgb.shape[:2]))
-        height, width = fit_size(*rgb.shape[:2], long_side, 1)
+        height, width = fit_size(rgb.shape[0], rgb.shape[1], long_side, 1)
         # Five poolings: below 32 px a side the deepest map would be empty.
         x = _resize(rgb, max(height, 32), max(width, 32))[..., ::-1].astype(np.float32) - CAFFE_MEAN_BGR
         return np.array(self._compiled(x.transpose(2, 0, 1)[None])[0][0, 0], np.float32)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 SMOOTH = 1.5  # working pixels
+SPECK = 0.01  # of the mask's area
 CLICK_RADIUS = 0.006  # of the longer side: how far a click reaches that the superpixels could not obey
 
 
@@ -18,6 +19,19 @@ def to_full(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     full = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width) > 0.5
     # A mask thinner than the blur must not vanish.
     return full if full.any() else resize_mask(mask, size) > 0.5
+
+
+def tidy(mask: np.ndarray, clicks: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Remove specks and fill holes of bool (h, w) below ``SPECK`` of its area, unless a click (x, y) lies in them."""
+    result = mask.copy()
+    least = SPECK * float(mask.sum())
+    for value in (True, False):
+        _, parts, stats, _ = cv2.connectedComponentsWithStats((result == value).astype(np.uint8), connectivity=4)
+        small = stats[:, cv2.CC_STAT_AREA] < least
+        small[0] = False  # the label of all the rest
+        small[[int(parts[y, x]) for x, y in clicks]] = False
+        result[small[parts]] = not value
+    return result
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

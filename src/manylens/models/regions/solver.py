@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 
 from manylens.models.regions import candidates, scoring
 from manylens.models.regions.hierarchy import Tree, merge_tree
-from manylens.models.regions.masks import obey_pixels, resize_mask, to_full
+from manylens.models.regions.masks import obey_pixels, resize_mask, tidy, to_full
 from manylens.models.regions.superpixels import (
     Adjacency,
     adjacency,
@@ -69,9 +69,8 @@ class Scene:
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Scene:
         """The scene that ``to_arrays`` came from."""
-        values = {name: np.asarray(arrays[name]) for name in cls.__dataclass_fields__}
-        values["height"], values["width"] = int(values["height"]), int(values["width"])
-        return cls(**values)
+        values: dict[str, Any] = {name: np.asarray(arrays[name]) for name in cls.__dataclass_fields__}
+        return cls(**{**values, "height": int(values["height"]), "width": int(values["width"])})
 
     def trees(self) -> list[Tree]:
         """The hierarchies as ``Tree`` tuples."""
@@ -194,8 +193,8 @@ def solve(
     names: tuple[Level, ...] = ("whole", "part", "subpart")
     found = []
     for k in picks:
-        full = to_full(members[k][grid], (scene.height, scene.width))
-        full = obey_pixels(full, points, labels)
+        clean = tidy(members[k][grid], prompt.clicks)
+        full = obey_pixels(to_full(clean, (scene.height, scene.width)), points, labels)
         found.append(Candidate(full, float(np.clip(expected[k], 0, 1)), names[by_size.index(k)]))
     return found
 
