@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks._claims import Claim, Options, claims, table
+from manylens.errors import ManylensError
 
 
 def main(words: Sequence[str] | None = None, known: Mapping[str, Claim] | None = None) -> int:
@@ -41,7 +42,11 @@ def main(words: Sequence[str] | None = None, known: Mapping[str, Claim] | None =
         return 2
     claim = known[given.name]
     print(claim.about, end="\n\n", flush=True)
-    outcome = claim.run(Options(data=given.data))
+    try:
+        outcome = claim.run(Options(data=given.data))
+    except ManylensError as error:  # such as weights that cannot be fetched
+        print(error, file=sys.stderr)
+        return 1
     print(table(outcome))
     print(claim.line(outcome))
     return 0 if outcome.met else 1

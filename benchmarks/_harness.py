@@ -59,7 +59,7 @@ def fresh_home() -> Iterator[Path]:
     before = os.environ.get("MANYLENS_HOME")
     with tempfile.TemporaryDirectory(prefix="manylens-bench-") as name:
         home = Path(name)
-        paths.weights_folder()
+        (real / "weights").mkdir(parents=True, exist_ok=True)
         (home / "weights").symlink_to(real / "weights", target_is_directory=True)
         if paths.engines_file().is_file():
             shutil.copy2(paths.engines_file(), home / paths.engines_file().name)

@@ -28,7 +28,9 @@ def crops(folder: Path, count: int, *, seed: int = 0, size: tuple[int, int] = (6
     from PIL import Image
 
     rng = np.random.default_rng(seed)
-    sources = [Image.open(path).convert("RGB") for path in sorted(EXAMPLES.iterdir()) if path.suffix in {".jpg", ".png"}]
+    sources = [
+        Image.open(path).convert("RGB") for path in sorted(EXAMPLES.iterdir()) if path.suffix in {".jpg", ".png"}
+    ]
     files = []
     for number in range(count):
         source = sources[number % len(sources)]
