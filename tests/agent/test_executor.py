@@ -7,7 +7,9 @@ import pytest
 
 from manylens.agent import Plan, execute
 from manylens.agent.executor import execute as run_steps
+from manylens.agent.handover import named_as
 from manylens.errors import EngineError, ManylensError, MediaError
+from manylens.tasks import detections
 
 
 def plan(*steps: tuple[str, dict[str, Any]], request: str = "a request", unclear: tuple[str, ...] = ()) -> Plan:
@@ -139,3 +141,15 @@ def test_independent_steps_go_to_the_runner_of_waves_together(scripted: Any, pic
 
     run_steps(plan(CUT, NAME, COUNT), [picture("a.png")], scripted(), wave=wave)
     assert waves == [[1, 3], [2]]
+
+
+def test_what_is_cut_out_of_boxes_is_the_best_of_each_and_ordered_by_score() -> None:
+    masks = np.zeros((4, 8, 8), bool)
+    for number, mask in enumerate(masks):
+        mask[: number + 1] = True
+    boxes = [(0, 0, 8, 8)] * 4
+    found = detections(boxes, [0.9, 0.8, 0.7, 0.6], masks=masks, objects=[1, 0, 1, 0])
+    named = named_as(found, ["cat", "dog"])
+    assert list(named.data["class_name"]) == ["dog", "cat"]
+    np.testing.assert_allclose(named.confidence, [0.9, 0.8])
+    assert [int(mask.sum()) for mask in named.mask] == [8, 16]

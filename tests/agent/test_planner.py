@@ -159,6 +159,7 @@ REFUSED = [
     ("cut out", [], ["cut out"]),
     ("Don't cut out the cat", [], ["Don't cut out the cat"]),
     ("cut out everything except the cat", [], ["cut out everything except the cat"]),
+    ("Cut out everything and everyone, except the cat", [], ["Cut out everything and everyone, except the cat"]),
     ("cut out the cat but not the dog", [], ["cut out the cat but not the dog"]),
     ("If there is a dog, cut it out", [], ["If there is a dog, cut it out"]),
     ("Is there a dog? If so, cut it out.", ["answer question=Is there a dog?"], ["If so, cut it out"]),

@@ -77,6 +77,8 @@ def commands(fragment: str) -> bool:
     lists = words()
     if not tokens or tokens[0] in lists["determiners"] or tokens[0] in lists["pronouns"]:
         return False
+    if tokens[0] in lists["blockers"]:  # "except the cat" belongs to what it takes from
+        return False
     return tokens[0] in lists["other_verbs"] or (len(tokens) > 1 and tokens[1] in lists["after_verb"])
 
 
