@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from manylens.runtime.engines import EngineSettings
 
 ROOT = Path(__file__).parents[1]
 _SAMPLE_SECONDS = 0.02
@@ -73,14 +76,22 @@ def fresh_home() -> Iterator[Path]:
                 os.environ["MANYLENS_HOME"] = before
 
 
-def measure_engine(session: Any, model: str) -> str:
-    """Pin the fastest engine of a model in the session's home, as ``manylens doctor`` does, unless it is; its label."""
+def measure_engine(session: Any, model: str) -> EngineSettings:
+    """Pin the fastest engine of a model in the session's home, as ``manylens doctor`` does, unless it is pinned."""
     from manylens.models import FamilyProbe
     from manylens.runtime.doctor import choice_of, choose
 
     row = session.catalog.resolve(model)
     choice = choice_of(row.id, row.weights_hash) or choose(FamilyProbe(row, session.weights.ensure(row)))
-    return choice.settings.label
+    return choice.settings
+
+
+def cache_of(result: Any) -> str:
+    """Where the session found the encoding that a result rests on: ``memory``, ``disk`` or ``miss``."""
+    from manylens.tasks import provenance_of
+
+    provenance = provenance_of(result)
+    return provenance.cache if provenance else ""
 
 
 def run_process(command: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def run(options: Options) -> Outcome:
             side([warm])
         for start in range(0, COUNT, SLICE):
             for name, side in sides.items():
-                took, found = timed(lambda side=side, start=start: side(files[start : start + SLICE]))
+                took, found = timed(partial(side, files[start : start + SLICE]))
                 seconds[name] += took
                 vectors[name] += found
                 say(f"embed-folder: {name} {start + SLICE} of {COUNT}: {SLICE / took:.1f} images/s")
@@ -59,7 +60,7 @@ def run(options: Options) -> Outcome:
             Part("the same, peer cut", rates["ours"], rates["peer cut"], "images/s"),
         ],
         {f"mean cosine >= {_ALIKE}": cosine >= _ALIKE},
-        {"engine": engine, "mean cosine": round(cosine, 5)},
+        {"engine": engine.label, "mean cosine": round(cosine, 5)},
     )
 
 
