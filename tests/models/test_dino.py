@@ -188,7 +188,7 @@ def test_a_picture_is_encoded_once(load, example):
     finally:
         model._encode = encode
     assert runs == [2]
-    assert [cache for _, cache in again] == ["store", "store"]
+    assert [cache for _, cache in again] == ["memory", "memory"]
     assert (first[0][0].vector == again[1][0].vector).all()
     assert first[0][0].dense is None
 

@@ -45,7 +45,7 @@ def test_a_text_is_encoded_once(load):
     first = next(load(MINILM).run([request], ctx))
     assert ctx.notes["cache"] == ""
     second = next(load(MINILM).run([request], ctx))
-    assert ctx.notes["cache"] == "store"
+    assert ctx.notes["cache"] == "memory"
     assert (first.vector == second.vector).all()
 
 

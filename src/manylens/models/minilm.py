@@ -65,13 +65,13 @@ class MiniLm(Model):
 
     def _vectors(self, texts: Sequence[str], encodings: Sequence[Any], ctx: Context) -> tuple[Any, Any, Any]:
         keys = [self._key(text) for text in texts]
-        kept = [ctx.store.get(key) for key in keys]
-        new = {i: j for j, i in enumerate(i for i, arrays in enumerate(kept) if arrays is None)}
+        kept = [ctx.store.find(key) for key in keys]
+        new = {i: j for j, i in enumerate(i for i, (arrays, _) in enumerate(kept) if arrays is None)}
         fresh = self._encode([encodings[i] for i in new]) if new else np.empty((0, 0))
         for i, j in new.items():
             ctx.store.put(keys[i], {"vector": fresh[j]})
-        vectors = [fresh[new[i]] if arrays is None else arrays["vector"] for i, arrays in enumerate(kept)]
-        return vectors, encodings, ["" if i in new else "store" for i in range(len(texts))]
+        vectors = [fresh[new[i]] if arrays is None else arrays["vector"] for i, (arrays, _) in enumerate(kept)]
+        return vectors, encodings, [hit or "miss" for _, hit in kept]
 
     def _encode(self, encodings: Sequence[Any]) -> np.ndarray:
         """Unit vectors ``(N, 384)`` of tokenised texts."""

@@ -88,6 +88,10 @@ class EmbeddingStore:
         """The arrays kept for ``key``, read-only, or ``None``."""
         return self._find(key.digest)[0]
 
+    def find(self, key: Key) -> tuple[Arrays | None, Hit]:
+        """As :meth:`get`, and where the arrays were: ``memory`` or ``disk``."""
+        return self._find(key.digest)
+
     def put(self, key: Key, arrays: Mapping[str, np.ndarray]) -> Arrays:
         """Keeps a copy of ``arrays`` and gives it back, read-only. A disk that cannot take it is no error.
 

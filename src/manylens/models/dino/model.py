@@ -86,20 +86,14 @@ class Dino(Model):
         needed = [_layers(request) for request in batch]
         with ThreadPoolExecutor(self.settings.threads) as pool:  # decoding and hashing leave the interpreter free
             ids = list(pool.map(lambda image: image.id, images))
-            kept = [
-                {layer: self._kept(ctx, identity, layer) for layer in layers}
-                for identity, layers in zip(ids, needed, strict=True)
-            ]
-            new = {ids[i]: images[i] for i, found in enumerate(kept) if any(array is None for array in found.values())}
+            kept = [self._kept(ctx, identity, layers) for identity, layers in zip(ids, needed, strict=True)]
+            new = {ids[i]: images[i] for i, found in enumerate(kept) if found is None}
             squares = list(pool.map(lambda image: _square(image.array), new.values()))
         fresh = self._encoded(list(new), squares, ctx) if new else {}
         for identity, layers in zip(ids, needed, strict=True):
             for layer in layers & fresh.get(identity, {}).keys():
                 ctx.store.put(self._key(identity, layer), {layer: fresh[identity][layer]})
-        return [
-            (fresh[identity], "") if identity in fresh else ({k: v for k, v in found.items() if v is not None}, "store")
-            for identity, found in zip(ids, kept, strict=True)
-        ]
+        return [found or (fresh[identity], "miss") for identity, found in zip(ids, kept, strict=True)]
 
     def _encoded(
         self, ids: Sequence[str], squares: Sequence[np.ndarray], ctx: Context
@@ -118,9 +112,17 @@ class Dino(Model):
         pooled = np.einsum("yx,yxd->d", cover(request.box, request.image.size, self._cells), found["dense"])
         return Embedding(vector=_unit(pooled), space=f"{space}-region", dense=dense)
 
-    def _kept(self, ctx: Context, identity: str, layer: str) -> np.ndarray | None:
-        arrays = ctx.store.get(self._key(identity, layer))
-        return None if arrays is None else arrays[layer]
+    def _kept(self, ctx: Context, identity: str, layers: set[str]) -> tuple[dict[str, np.ndarray], str] | None:
+        """The layers of a picture and where they were kept, ``memory`` or ``disk``; None when one is missing."""
+        arrays: dict[str, np.ndarray] = {}
+        where = "memory"
+        for layer in layers:
+            found, hit = ctx.store.find(self._key(identity, layer))
+            if found is None:
+                return None
+            arrays |= found
+            where = "disk" if hit == "disk" else where
+        return arrays, where
 
     def _key(self, identity: str, layer: str) -> Key:
         block = self._taps.vector if layer == "vector" else self._taps.dense

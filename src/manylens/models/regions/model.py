@@ -22,7 +22,7 @@ from manylens.tasks.geometry import clip_box
 if TYPE_CHECKING:
     from manylens.catalog import Row
 
-_LAYER = "regions-scene-1"
+_LAYER = "regions-scene-2"
 """Names what is kept for a picture; the number changes with the solver's preparation."""
 
 
