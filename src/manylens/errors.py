@@ -1,6 +1,6 @@
 """Every error a user can meet.
 
-Each error is one line that names the input and the remedy: ``cat.jpg: not an image (it holds text); give a JPEG or PNG``.
+Each error is one line that names the input and the remedy: ``cat.jpg: not an image (it holds text); give a JPEG``.
 The command line prints that line and leaves with :attr:`ManylensError.exit_code`: 2 where the user can put it right by
 asking differently, 1 where something of ours, of the machine or of the network failed.
 """

@@ -43,7 +43,7 @@ def test_a_text_is_encoded_once(load):
     ctx = Context()
     request = EmbedRequest.of(text="seen before")
     first = next(load(MINILM).run([request], ctx))
-    assert ctx.notes["cache"] == ""
+    assert ctx.notes["cache"] == "miss"
     second = next(load(MINILM).run([request], ctx))
     assert ctx.notes["cache"] == "memory"
     assert (first.vector == second.vector).all()

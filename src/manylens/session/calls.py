@@ -72,7 +72,7 @@ class Call:
             cache=str(ctx.notes.get("cache", "")),
             inputs=tuple(image.id for image in request.pictures()),
             notes=tuple(dict.fromkeys(notes)),
-            parts=tuple(ctx.notes.get("parts", ())),
+            parts=tuple(_merged(ctx.notes.get("parts", ()))),
             version=__version__,
         )
         self._record(request, seconds, provenance.engine, provenance.precision, ctx)
@@ -128,3 +128,14 @@ class Call:
                 parent=self._options.parent,
             )
         )
+
+
+def _merged(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each model of a composed call once, in the order of first use, with its seconds summed and its calls counted."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for part in parts:
+        alike = tuple(part[key] for key in ("task", "model", "weights", "engine", "precision", "device"))
+        kept = found.setdefault(alike, {**part, "seconds": 0.0, "calls": 0})
+        kept["seconds"] = round(kept["seconds"] + part["seconds"], 6)
+        kept["calls"] += part.get("calls", 1)
+    return list(found.values())

@@ -26,8 +26,8 @@ Box = tuple[float, float, float, float]
 class Provenance:
     """Where a result comes from: enough to make it again.
 
-    ``parts`` holds, for a composed model, its calls of other tasks in order: task, model, weights, engine, precision,
-    device and seconds of each.
+    ``parts`` holds, for a composed model, the models that it called, in the order of first use: task, model, weights,
+    engine, precision, device, seconds in all and number of calls.
     """
 
     task: str

@@ -8,25 +8,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from manylens.errors import PromptError
+from manylens.media import Image
 from manylens.models.base import Model
 from manylens.models.composed.colour import name_colour, split_colour
 from manylens.models.composed.look import as_box, notes_of
 from manylens.models.composed.words import listed, split_names
 from manylens.runtime.context import Context
 from manylens.tasks import DetectRequest, Request, SegmentRequest, detections
-from manylens.tasks.geometry import clip_box
+from manylens.tasks.geometry import Box, clip_box
 
 if TYPE_CHECKING:
     from supervision import Detections
 
-    from manylens.media import Image
+_GREY = np.uint8(127)
+_LEAST = 0.05  # below the usual threshold: a doubtful sight of the thing still counts
 
 
 class WordsToMask(Model):
     """Serves ``segment`` by words with ``detect`` for the words, then ``segment`` for the boxes.
 
-    Each thing found gets the best mask of its box. Its score is the detector's score times the mask's: the chance that
-    the thing is there, and that this is its outline. ``data["object"]`` counts the things, the surest first.
+    Each thing found gets the best mask of its box. A box may be filled in several ways, the background in it being
+    one, so the detector looks again: at each mask alone, and at the picture without it. Its score is the detector's
+    score times the mask's: the chance that the thing is there, and that this is its outline. ``data["object"]`` counts
+    the things, the surest first.
     """
 
     def run(self, requests: Sequence[Request], ctx: Context) -> Iterator[Detections]:
@@ -62,25 +66,47 @@ class WordsToMask(Model):
         if not boxes:
             return detections([], [], masks=np.zeros((0, image.height, image.width), dtype=bool), names=[])
         masks: Any = ctx.call("segment", SegmentRequest.of(image=image, objects=[{"box": box} for box in boxes]))
-        # Detections are ordered by score, so the first mask of an object is its best.
         owner = np.asarray(masks.data["object"])
-        first = {number: np.flatnonzero(owner == number)[:1] for number in range(len(boxes))}
         kept = {}
-        for number, row in first.items():
+        for number, box in enumerate(boxes):
             noun = str(found.data["class_name"][number])
-            name = _called(names, noun, image, masks.mask[row[0]]) if row.size else ""
+            rows = np.flatnonzero(owner == number)
+            if not rows.size:
+                continue
+            looks = [_looks_like(image, masks.mask[row], box, noun, ctx) for row in rows]
+            best = int(rows[np.argmax(masks.confidence[rows] + looks)])
+            name = _called(names, noun, image, masks.mask[best])
             if name:
-                kept[number] = (int(row[0]), name)
-        things, rows = list(kept), [row for row, _ in kept.values()]
+                kept[number] = (best, name)
+        things, chosen = list(kept), [row for row, _ in kept.values()]
         return detections(
-            masks.xyxy[rows],
-            found.confidence[things] * masks.confidence[rows],
-            masks=masks.mask[rows],
+            masks.xyxy[chosen],
+            found.confidence[things] * masks.confidence[chosen],
+            masks=masks.mask[chosen],
             names=[name for _, name in kept.values()],
             class_ids=[int(found.class_id[number]) for number in things],
             objects=things,
             levels=["whole"] * len(things),
         )
+
+
+def _looks_like(image: Image, mask: np.ndarray, box: Box, noun: str, ctx: Context) -> float:
+    """How much surer the detector is of the masked part alone than of the rest, -1/2..1/2."""
+    alone, without = (np.where(side[..., None], image.array, _GREY) for side in (mask, ~mask))
+    scores = [_best_score(Image.of(picture), box, noun, ctx) for picture in (alone, without)]
+    return (scores[0] - scores[1]) / 2
+
+
+def _best_score(image: Image, box: Box, noun: str, ctx: Context) -> float:
+    found = ctx.call("detect", DetectRequest.of(image=image, names=[noun], threshold=_LEAST))
+    near = [score for other, score in zip(found.xyxy, found.confidence, strict=True) if _meet(as_box(other), box)]
+    return float(max(near, default=0.0))
+
+
+def _meet(one: Box, other: Box) -> bool:
+    """Whether the middle of one box lies in the other: other things of the same name do not count."""
+    x, y = (one[0] + one[2]) / 2, (one[1] + one[3]) / 2
+    return other[0] <= x < other[2] and other[1] <= y < other[3]
 
 
 def _called(names: Sequence[str], noun: str, image: Image, mask: np.ndarray) -> str:
