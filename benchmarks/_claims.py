@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pkgutil
 import platform
 import sys
@@ -106,6 +107,7 @@ class Claim:
             "checks": outcome.checks,
             "notes": outcome.notes,
             "machine": _machine(),
+            "load": round(os.getloadavg()[0], 1),
             "versions": _versions(),
         }
         return json.dumps(body)

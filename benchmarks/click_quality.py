@@ -7,6 +7,11 @@ Measured: on every region that people drew in `--data DIR` (COCO instances in re
 the mask of highest score for one click, of the best of the three masks, and of the mask for the region's box. The
 intervals come from 10,000 paired bootstrap resamples of the regions. Without --data it runs on the few regions of the
 example photographs that the tests keep: too few for the claim, enough to see that it runs.
+
+How to read it: two things flatter ours, so the numbers are an upper bound where they apply.
+The edge network inside ours (HED) was trained on the outlines of BSDS500's train and validation pictures; regions of
+those pictures are not new to it. And a `click` that is the point farthest inside its region is the very point that ours
+favours: "click anywhere inside" repeats the click at a random point of the region, for both sides.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ MODEL = "manylens/regions-s"
 _MARGIN = 0.05
 _ENOUGH = 100
 _MOSTLY = 0.9
+_OFF = 5.0
 _RESAMPLES = 10_000
 
 
@@ -51,6 +57,7 @@ def run(options: Options) -> Outcome:
             Part("click, ahead of the peer", float(click.mean()), None, "IoU", _MARGIN, best="least"),
             Part("box, ahead of the peer", float(box.mean()), None, "IoU", _MARGIN, best="least"),
             Part("click", means["click"], means["peer click"], "IoU"),
+            Part("click anywhere inside", means["anywhere"], means["peer anywhere"], "IoU"),
             Part("best of three", means["best of three"], means["peer click"], "IoU"),
             Part("box", means["box"], means["peer box"], "IoU"),
         ],
@@ -75,29 +82,43 @@ def _scores(session: Any, engine: Any, found: Sequence[Region]) -> list[dict[str
     path = session.weights.ensure(session.catalog.resolve(MODEL))["vit_s_focus.onnx"]
     encode = PatchEncoder(path, precision=engine.precision, threads=engine.threads)
     rows: list[dict[str, float]] = []
+    rng = np.random.default_rng(0)
     seen, image, patches = None, None, None
     for region in found:
         if region.image != seen:
             say(f"click-quality: {region.image.name} ({len(rows)} of {len(found)})")
             seen, image = region.image, Image.of(region.image)
             patches = encode(image.array)
-        rows.append(_score(session, region, image, patches))
+        rows.append(_score(session, region, image, patches, anywhere(region.mask, rng)))
     return rows
 
 
-def _score(session: Any, region: Region, image: Any, patches: Any) -> dict[str, float]:
+def _score(session: Any, region: Region, image: Any, patches: Any, point: tuple[float, float]) -> dict[str, float]:
     from manylens.tasks import request
 
     by_click = session.run(request("segment", image=image, points=[region.click]))
+    by_point = session.run(request("segment", image=image, points=[point]))
     by_box = session.run(request("segment", image=image, box=region.box))
     ious = [iou(mask, region.mask) for mask in by_click.mask]
     return {
         "click": ious[0],
+        "anywhere": iou(by_point.mask[0], region.mask),
         "best of three": max(ious[:3]),
         "box": iou(by_box.mask[0], region.mask),
         "peer click": iou(features_grabcut.segment(image.array, patches, point=region.click), region.mask),
+        "peer anywhere": iou(features_grabcut.segment(image.array, patches, point=point), region.mask),
         "peer box": iou(features_grabcut.segment(image.array, patches, box=region.box), region.mask),
     }
+
+
+def anywhere(mask: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+    """A random point ``(x, y)`` of a mask bool ``(H, W)``, some pixels off its boundary where there is room."""
+    import cv2
+
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    rows, columns = np.nonzero(depth >= min(_OFF, float(depth.max())))
+    pick = int(rng.integers(len(rows)))
+    return float(columns[pick]), float(rows[pick])
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from benchmarks.__main__ import main
 from benchmarks._claims import Claim, Options, Outcome, Part, claims
 from benchmarks._harness import fresh_home, in_turns, run_module
 from benchmarks._pictures import OWN_REGIONS, crops, iou, regions
-from benchmarks.click_quality import cuts_counted, interval
+from benchmarks.click_quality import anywhere, cuts_counted, interval
 
 KEYS = {"name", "ours", "peer", "unit", "ratio", "goal", "met"}
 NAMES = {"budget", "click", "click-quality", "cold-start", "doctor", "embed-folder"}
@@ -222,3 +222,14 @@ def test_cuts_of_the_peer_that_fail_are_counted_and_still_fail():
                 cv2.grabCut(*arguments)
     assert cuts == {"ran": 1, "failed": 1}
     assert cv2.grabCut is before
+
+
+def test_a_point_anywhere_lies_inside_and_off_the_boundary_where_there_is_room():
+    wide, thin = np.zeros((40, 60), bool), np.zeros((40, 60), bool)
+    wide[10:30, 20:50], thin[5, 3:9] = True, True
+    rng = np.random.default_rng(0)
+    points = {anywhere(wide, rng) for _ in range(50)}
+    assert len(points) > 20
+    assert all(24 <= x < 46 and 14 <= y < 26 for x, y in points)
+    x, y = anywhere(thin, rng)
+    assert thin[int(y), int(x)]
