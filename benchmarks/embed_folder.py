@@ -2,10 +2,11 @@
 
 Peer: what a user of transformers writes: for each file PIL opens it, the BitImageProcessor makes 224x224 of it, and
 `Dinov2Model` in float32 runs on a batch of one. Both load the model before the clock starts, with the same threads.
-Measured: 200 crops of the examples, 640x480, in slices of 25 that ours and the peer take in turns, the median rate of a slice; the embedding store
-is empty at the start. Ours resizes as the processor of the peer is told to: whole picture to a square. The mean cosine
-between both says that the vectors are the same thing. The peer runs all 12 blocks, as a plain loop does; ours stops
-after the last block that is read. So a second peer is cut there as well, for information.
+Measured: 200 crops of the examples, 640x480, in slices of 25 that ours and the peer take in turns, the median rate of
+a slice; the embedding store is empty at the start. Ours resizes as the processor of the peer is told to: whole
+picture to a square. The mean cosine between both says that the vectors are the same thing. The peer runs all 12
+blocks, as a plain loop does; ours stops after the last block that is read. So a second peer is cut there as well, for
+information.
 """
 
 from __future__ import annotations
