@@ -38,7 +38,8 @@ def _encode(regions: np.ndarray, grid: tuple[int, int] = (17, 23)) -> Scene:
         inner = (np.minimum(regions[here], regions[there]) == 1) & (np.maximum(regions[here], regions[there]) == 3)
         strength[here] = np.maximum(strength[here], np.where(differs, np.where(inner, 0.4, 0.95), 0))
     edges = np.clip(cv2.GaussianBlur(strength, (0, 0), 1.0) * 2, 0, 1)
-    return encode_scene(rgb, patches, edges)
+    saliency = np.array([0.2, 0.7, 0.5, 0.9], np.float32)[regions]
+    return encode_scene(rgb, patches, edges, saliency)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +192,7 @@ def test_tiny_and_extreme_pictures(height: int, width: int) -> None:
     edges[:, edges.shape[1] // 2] = 0.9
     patches = np.zeros((1 + (height > 100), 1 + (width > 100), 8), np.float32)
     patches[:, -1] = 1
-    scene = encode_scene(rgb, patches, edges)
+    scene = encode_scene(rgb, patches, edges, edges)
     for prompt in (
         {"points": [(width - 1, height - 1)], "labels": [1]},
         {"points": [(0, 0)], "labels": [0]},

@@ -1,7 +1,8 @@
 """Proposals: sets of superpixels that a prompt may mean, bool (K, N).
 
-They come from the region hierarchies (every ancestor of a clicked superpixel; every node that fits a box) and from
-the patch features alone (the connected set that looks like the click), and are edited until each click is obeyed.
+They come from the region hierarchies (every ancestor of a clicked superpixel; every node that fits a box), from the
+patch features alone (the connected set that looks like the click) and from saliency (what is as salient as the click,
+or stands out in the box), and are edited until each click is obeyed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from manylens.models.regions.scoring import Regions, box_overlap
 
 SMALLEST, LARGEST = 0.0015, 0.9  # share of the picture a clicked candidate may have
 SIMILARITIES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+TOLERANCES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.45)  # of the weighted saliency
 BOX_CANDIDATES = 100
 BEFORE_EDIT, AFTER_EDIT = 16, 48  # how many candidates go into, and come out of, the edit for one click
 
@@ -23,6 +25,7 @@ def from_click(regions: Regions, trees: Sequence[Tree], leaf: int) -> np.ndarray
     """Candidates around one clicked superpixel, bool (K, N), at least one."""
     found = [tree.members(tree.ancestors(leaf)) for tree in trees]
     found.append(_alike(regions, leaf))
+    found.append(_as_salient(regions, leaf))
     members = np.unique(np.concatenate(found), axis=0)
     share = regions.areas(members) / regions.sizes.sum()
     fits = (share >= SMALLEST) & (share <= LARGEST)
@@ -43,6 +46,12 @@ def _alike(regions: Regions, leaf: int) -> np.ndarray:
     return _connected(regions, cosine[None] >= levels[:, None], leaf)
 
 
+def _as_salient(regions: Regions, leaf: int) -> np.ndarray:
+    """Connected sets around ``leaf`` that are about as salient, one a tolerance, bool (T, N)."""
+    difference = np.abs(regions.features[:, -1] - regions.features[leaf, -1])
+    return _connected(regions, difference[None] <= np.array(TOLERANCES)[:, None], leaf)
+
+
 def _connected(regions: Regions, allowed: np.ndarray, leaf: int) -> np.ndarray:
     """The part of each row of ``allowed`` (T, N) that is connected with ``leaf``."""
     touches = (regions.length > 0).astype(np.float32)
@@ -61,6 +70,10 @@ def from_box(regions: Regions, trees: Sequence[Tree], box: np.ndarray) -> np.nda
     box_area = (x1 - x0) * (y1 - y0)
     mostly = covered > 0.5 * regions.sizes
     found = [mostly[None]] if mostly.any() else [covered[None] >= covered.max()]
+    if mostly.any():  # what stands out in the box, at several thresholds
+        salient = regions.features[:, -1]
+        thresholds = np.quantile(salient[mostly], np.linspace(0.05, 0.8, 12))
+        found.append(mostly & (salient[None] >= thresholds[:, None]))
     for tree in trees:
         area, shared = tree.sums(regions.sizes), tree.sums(covered)
         large = shared > 0.15 * box_area

@@ -9,29 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 
-Precision = Literal["f32", "bf16"]
+from manylens.runtime.engines import EngineSettings, Precision, compile
 
 PATCH = 14
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 CAFFE_MEAN_BGR = np.array([104.00699, 116.66877, 122.67892], np.float32)
-
-
-def _config(precision: Precision, threads: int) -> dict[str, Any]:
-    """OpenVINO settings. Precision is always pinned: the CPU plugin would otherwise pick bf16 silently."""
-    if precision not in ("f32", "bf16"):
-        raise ValueError(f"precision must be 'f32' or 'bf16', not {precision!r}")
-    return {
-        "INFERENCE_PRECISION_HINT": precision,
-        "INFERENCE_NUM_THREADS": threads,
-        "ENABLE_CPU_PINNING": False,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
 
 
 def fit_size(height: int, width: int, long_side: int, multiple: int) -> tuple[int, int]:
@@ -68,24 +56,47 @@ class PatchEncoder:
         precision: Precision = "f32",
         threads: int = 2,
     ) -> None:
-        import openvino as ov
-
-        core = ov.Core()
-        model = core.read_model(str(path))
-        outputs = [model.add_outputs(f"/backbone/encoder/layer.{b}/Add_1_output_0")[0] for b in blocks]
-        cut = ov.Model(outputs, model.get_parameters())
-        cut.reshape([1, 3, -1, -1])
-        self._compiled = core.compile_model(cut, "CPU", _config(precision, threads))
+        self._compiled = compile(
+            path,
+            EngineSettings(precision=precision, threads=threads),
+            outputs=[f"/backbone/encoder/layer.{block}/Add_1_output_0" for block in blocks] + self._heads,
+            reshape=[1, 3, -1, -1],
+        )
+        self._blocks = len(blocks)
         self.long_side = long_side
+
+    _heads: ClassVar[list[str]] = []
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """Encode ``rgb`` (H, W, 3) uint8 to float32 (gh, gw, C): one feature a patch of about H/gh x W/gw pixels."""
+        return self._run(rgb)[0]
+
+    def _run(self, rgb: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The features, and what the heads give."""
         height, width = fit_size(rgb.shape[0], rgb.shape[1], self.long_side, PATCH)
         x = (_resize(rgb, height, width).astype(np.float32) / 255.0 - IMAGENET_MEAN) / IMAGENET_STD
         results = self._compiled(x.transpose(2, 0, 1)[None])
         grid = (height // PATCH, width // PATCH)
-        tokens = [results[i][0, 1:].reshape(*grid, -1) for i in range(len(results))]
-        return np.ascontiguousarray(np.concatenate(tokens, axis=-1), np.float32)
+        tokens = [tokens[0, 1:].reshape(*grid, -1) for tokens in results[: self._blocks]]
+        return np.ascontiguousarray(np.concatenate(tokens, axis=-1), np.float32), results[self._blocks :]
+
+    def close(self) -> None:
+        """Give the network's memory back."""
+        self._compiled.close()
+
+
+class SalientPatchEncoder(PatchEncoder):
+    """As `PatchEncoder`, with the saliency map of the network's own head from the same run."""
+
+    _heads: ClassVar[list[str]] = ["output_importance"]
+
+    def encode(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Patch features float32 (gh, gw, C) and saliency float32 (h, w) in 0..1 of ``rgb`` (H, W, 3) uint8.
+
+        The saliency is about even over a thing and steps at its outline, also between things that are not salient.
+        """
+        patches, (saliency,) = self._run(rgb)
+        return patches, np.array(saliency[0, 0], np.float32)
 
 
 class EdgeEncoder:
@@ -101,9 +112,8 @@ class EdgeEncoder:
     def __init__(
         self, path: str | Path, *, long_side: int = 480, precision: Precision = "f32", threads: int = 2
     ) -> None:
-        import openvino as ov
-
-        self._compiled = ov.Core().compile_model(_hed_graph(path), "CPU", _config(precision, threads))
+        settings = EngineSettings(precision=precision, threads=threads)
+        self._compiled = compile(_hed_graph(path), settings, identity=f"hed {Path(path).resolve()}")
         self.long_side = long_side
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
@@ -113,6 +123,10 @@ class EdgeEncoder:
         # Five poolings: below 32 px a side the deepest map would be empty.
         x = _resize(rgb, max(height, 32), max(width, 32))[..., ::-1].astype(np.float32) - CAFFE_MEAN_BGR
         return np.array(self._compiled(x.transpose(2, 0, 1)[None])[0][0, 0], np.float32)
+
+    def close(self) -> None:
+        """Give the network's memory back."""
+        self._compiled.close()
 
 
 def _hed_graph(path: str | Path) -> Any:

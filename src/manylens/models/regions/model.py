@@ -11,7 +11,7 @@ import numpy as np
 
 from manylens.media import Image
 from manylens.models.base import Model
-from manylens.models.regions.features import EdgeEncoder, PatchEncoder
+from manylens.models.regions.features import EdgeEncoder, SalientPatchEncoder
 from manylens.models.regions.solver import Scene, encode_scene, solve
 from manylens.runtime.context import Context
 from manylens.runtime.engines import EngineSettings
@@ -22,7 +22,7 @@ from manylens.tasks.geometry import clip_box
 if TYPE_CHECKING:
     from manylens.catalog import Row
 
-_LAYER = "regions-scene-2"
+_LAYER = "regions-scene-3"
 """Names what is kept for a picture; the number changes with the solver's preparation."""
 
 
@@ -36,7 +36,7 @@ class Regions(Model):
         super().__init__(row, files, settings)
         self._weights = row.weights_hash
         self._loading = threading.Lock()
-        self._encoders: tuple[PatchEncoder, EdgeEncoder] | None = None
+        self._encoders: tuple[SalientPatchEncoder, EdgeEncoder] | None = None
 
     def run(self, requests: Sequence[Request], ctx: Context) -> Iterator[Any]:
         """Up to three masks for each object of a request, the best first."""
@@ -62,16 +62,16 @@ class Regions(Model):
 
     def _encode(self, image: Image, ctx: Context) -> Mapping[str, np.ndarray]:
         patches, edges = self._loaded()
-        features = patches(image.array)
+        features, saliency = patches.encode(image.array)
         ctx.check()
-        return encode_scene(image.array, features, edges(image.array)).to_arrays()
+        return encode_scene(image.array, features, edges(image.array), saliency).to_arrays()
 
-    def _loaded(self) -> tuple[PatchEncoder, EdgeEncoder]:
+    def _loaded(self) -> tuple[SalientPatchEncoder, EdgeEncoder]:
         with self._loading:
             if self._encoders is None:
                 shared: dict[str, Any] = {"precision": self.settings.precision, "threads": self.settings.threads}
                 self._encoders = (
-                    PatchEncoder(self.files["vit_s_focus.onnx"], **shared),
+                    SalientPatchEncoder(self.files["vit_s_focus.onnx"], **shared),
                     EdgeEncoder(self.files["hed_bsds500.weights.h5"], **shared),
                 )
             return self._encoders
@@ -84,12 +84,14 @@ class Regions(Model):
 
         def run() -> np.ndarray:
             edges(picture)
-            return patches(picture)
+            return patches.encode(picture)[0]
 
         return run
 
     def close(self) -> None:
         """Let the encoders go."""
+        for encoder in self._encoders or ():
+            encoder.close()
         self._encoders = None
 
 

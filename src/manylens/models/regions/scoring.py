@@ -26,7 +26,7 @@ class Regions:
         labels: int32 (h, w).
         sizes: float32 (N,) pixels.
         boxes: int32 (N, 4), xyxy, max exclusive.
-        features: float32 (N, D), about unit length.
+        features: float32 (N, D), about unit length; the last is the weighted saliency.
         contact: float32 (N,), pixels of each superpixel on the picture's border.
         length: float32 (N, N), symmetric, length of the common boundary.
         weight: float32 (N, N), symmetric, length times mean edge probability.

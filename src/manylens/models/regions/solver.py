@@ -30,6 +30,7 @@ from manylens.models.regions.superpixels import (
 Level = Literal["whole", "part", "subpart"]
 
 WORKING_SIDE = 512  # the longer side in working pixels; smaller pictures are not enlarged
+SALIENCY = 1.5  # weight of the saliency map beside the features, which have unit mean square length
 MAX_REGIONS = 400  # superpixels; every product in a prompt is quadratic in their number
 CHANNELS = 32  # principal components of the patch features that are kept
 # (feature_weight, size_power) of the hierarchies: edges alone, edges and features, mostly features.
@@ -44,7 +45,7 @@ class Scene:
         height: of the picture, pixels.
         width: of the picture, pixels.
         labels: uint16 (h, w), superpixel of every working pixel, N superpixels.
-        features: float32 (N, D), whitened to unit mean square length over the picture.
+        features: float32 (N, D), unit mean square length over the picture, and the weighted saliency as the last.
         pairs: int32 (E, 2), length: float32 (E,), strength: float32 (E,): see ``Adjacency``.
         boxes: int32 (N, 4), of the superpixels in working pixels.
         parent: int32 (T, 2N-1), rank: int32 (T, N), span: int32 (T, 2N-1, 2): the T hierarchies, see ``Tree``.
@@ -92,20 +93,22 @@ class Candidate:
     level: Level
 
 
-def encode_scene(rgb: np.ndarray, patches: np.ndarray, edges: np.ndarray) -> Scene:
+def encode_scene(rgb: np.ndarray, patches: np.ndarray, edges: np.ndarray, saliency: np.ndarray) -> Scene:
     """Prepare a picture for prompts.
 
     Args:
         rgb: uint8 (H, W, 3).
         patches: float32 (gh, gw, C), patch features over the whole picture.
         edges: float32 (h, w) in 0..1, boundary probability over the whole picture, at any size.
+        saliency: float32 (h, w) in 0..1, over the whole picture, at any size.
     """
     height, width = rgb.shape[:2]
     scale = min(1.0, WORKING_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))  # cv2: width first
     edges = cv2.resize(edges.astype(np.float32), size, interpolation=cv2.INTER_LINEAR).reshape(size[1], size[0])
     labels = watershed(edges)
-    dense = _components(patches, labels.shape)
+    salient = cv2.resize(saliency.astype(np.float32), size, interpolation=cv2.INTER_LINEAR).reshape(*labels.shape, 1)
+    dense = np.concatenate([_components(patches, labels.shape), SALIENCY * salient], axis=-1)
     while True:
         graph = adjacency(labels, edges)
         features, sizes = region_means(labels, dense), region_sizes(labels)
