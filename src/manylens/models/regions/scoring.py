@@ -15,7 +15,7 @@ import numpy as np
 
 from manylens.models.regions.superpixels import Adjacency
 
-SAME = 0.9  # overlap above which two answers are one
+SAME = 0.8  # overlap above which two answers are one
 
 
 @dataclass(frozen=True)
