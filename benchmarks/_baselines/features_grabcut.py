@@ -72,8 +72,8 @@ def segment(
             small[..., ::-1].copy(),
             trimap,
             None,
-            np.empty((1, 65)),
-            np.empty((1, 65)),
+            np.zeros((1, 65)),
+            np.zeros((1, 65)),
             ITERATIONS,
             cv2.GC_INIT_WITH_MASK,
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +66,10 @@ class Regions(Model):
         patches, edges = self._loaded()
         features, saliency = patches.encode(image.array)
         ctx.check()
-        return encode_scene(image.array, features, edges(image.array), saliency).to_arrays()
+        boundaries = edges(image.array)
+        ctx.check()
+        with _one_thread():
+            return encode_scene(image.array, features, boundaries, saliency).to_arrays()
 
     def _loaded(self) -> tuple[SalientPatchEncoder, EdgeEncoder]:
         with self._loading:
@@ -95,6 +100,18 @@ class Regions(Model):
         self._encoders = None
 
 
+@cache
+def _libraries() -> Any:
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController()
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    """One thread for numpy's linear algebra: its matrices are small here, and its threads spin against each other."""
+    return _libraries().limit(limits=1, user_api="blas")
+
+
 def _answer(scene: Scene, image: Image, prompts: Sequence[tuple[int, ObjectPrompt]], ctx: Context) -> Any:
     masks, scores, levels, objects = [], [], [], []
     for number, prompt in prompts:
@@ -102,7 +119,9 @@ def _answer(scene: Scene, image: Image, prompts: Sequence[tuple[int, ObjectPromp
         points = [*prompt.points, *prompt.background_points]
         labels = [1] * len(prompt.points) + [0] * len(prompt.background_points)
         box = clip_box(prompt.box, image.size) if prompt.box is not None else None
-        for candidate in solve(scene, points=points, labels=labels, box=box, mask=prompt.mask):
+        with _one_thread():
+            candidates = solve(scene, points=points, labels=labels, box=box, mask=prompt.mask)
+        for candidate in candidates:
             masks.append(candidate.mask)
             scores.append(candidate.score)
             levels.append(candidate.level)
