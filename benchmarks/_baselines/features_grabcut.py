@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 
 SIDE = 320  # working pixels of the longer side, as GrabCut is slow
-ITERATIONS = 5
+ITERATIONS = 1  # more let the colours drift away from what the features said
+BELIEVED = 0.5  # overlap with the features' own mask below which the cut has lost the object
 
 
 def _similarity(patches: np.ndarray, seeds: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -66,6 +67,7 @@ def segment(
         trimap[parts == parts[y, x]] = cv2.GC_PR_FGD
         trimap[similarity < 0.0] = cv2.GC_BGD
         cv2.circle(trimap, (x, y), 3, cv2.GC_FGD, -1)
+    similar_part = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
     try:
         cv2.setRNGSeed(0)
         cv2.grabCut(
@@ -80,4 +82,6 @@ def segment(
     except cv2.error:  # all object or all background: nothing to cut
         pass
     mask = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    if (mask & similar_part).sum() <= BELIEVED * (mask | similar_part).sum():
+        mask = similar_part
     return cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)

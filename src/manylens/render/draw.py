@@ -14,6 +14,8 @@ from manylens.tasks.results import Depth, Picture, StructureMap
 # Okabe and Ito's colours: told apart by colour-blind people too.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
 _SMALLEST = 480
+_PADDING = 4
+_TEXT_HEIGHT = 22  # pixels of a line at text scale 1
 
 
 def draw(image: Image, result: Any) -> np.ndarray | None:
@@ -95,9 +97,13 @@ def _labelled(scene: np.ndarray, found: Any, labels: Sequence[str]) -> np.ndarra
     annotator = sv.LabelAnnotator(
         color=sv.ColorPalette.from_hex(list(PALETTE)),
         text_scale=max(0.45, sv.calculate_optimal_text_scale((width, height)) * 0.8),
-        text_padding=4,
+        text_padding=_PADDING,
     )
-    return annotator.annotate(scene, found, labels=list(labels))
+    # Labels stand above their boxes; where a box begins at the picture's top they move into it.
+    inside = found[np.arange(len(found))]
+    inside.xyxy = found.xyxy.copy()
+    inside.xyxy[:, 1] = np.maximum(inside.xyxy[:, 1], annotator.text_scale * _TEXT_HEIGHT + 2 * _PADDING)
+    return annotator.annotate(scene, inside, labels=list(labels))
 
 
 def _prompt(scene: np.ndarray, provenance: Any, factor: int) -> None:
