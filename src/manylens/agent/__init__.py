@@ -9,11 +9,12 @@ from typing import Any, Literal, overload
 
 from manylens.agent.executor import Run, Runner, StepRun
 from manylens.agent.executor import execute as _execute
-from manylens.agent.mentions import name_of
+from manylens.agent.mentions import kind_of_file, name_of
 from manylens.agent.plan import Plan, Ref, Step
 from manylens.agent.planner import OfflinePlanner, Planner
+from manylens.media import Audio, Image, Video
 
-__all__ = ["OfflinePlanner", "Plan", "Planner", "Ref", "Run", "Step", "StepRun", "ask", "execute", "plan"]
+__all__ = ["OfflinePlanner", "Plan", "Planner", "Ref", "Run", "Step", "StepRun", "ask", "execute", "look_at", "plan"]
 
 
 @overload
@@ -76,6 +77,16 @@ def ask(
 def plan(request: str, files: Any = (), *, planner: Planner | None = None) -> Plan:
     """Plan a request; see :func:`ask`."""
     return (planner or OfflinePlanner()).plan(request, [name_of(file) for file in _listed(files)])
+
+
+def look_at(file: Any) -> None:
+    """Look at a file without decoding it.
+
+    Raises:
+        MediaError: It is missing, empty, too large, or not what its name says.
+    """
+    kinds: dict[str, type[Image] | type[Audio] | type[Video]] = {"image": Image, "audio": Audio, "video": Video}
+    kinds[kind_of_file(name_of(file))].of(file)
 
 
 def execute(

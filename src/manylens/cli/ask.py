@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from manylens.cli.output import complain
 from manylens.cli.parameters import session_for
-from manylens.errors import PromptError
+from manylens.errors import PlanError, PromptError
 
 if TYPE_CHECKING:
     from manylens.agent import Plan
@@ -42,19 +43,24 @@ def ask(
     Prints the plan, the answer and the files made; with -o the folder also gets one page that shows each step.
     """
     from manylens import agent
+    from manylens.tasks import AskRequest
 
+    asked = AskRequest.of(request=request, files=files or [])
     models = dict(_model(word) for word in model or [])
-    plan = agent.plan(request, files or [])
-    if plan_only:
-        if json:
-            print(jsonlib.dumps(plan.to_json(), indent=1))
-        else:
-            _print_plan(plan)
-        _leave_if_nothing_understood(plan)
-        return
-    if not json:
+    plan = agent.plan(asked.request, files or [])
+    if plan_only and json:
+        print(jsonlib.dumps(plan.to_json(), indent=1))
+    elif not json and plan.steps:
         _print_plan(plan)
-    _leave_if_nothing_understood(plan)
+    if not plan.steps:
+        raise PlanError(
+            f"{request!r}: nothing in it was understood",
+            "ask for what the tasks do, such as 'cut out the cat', 'how many cups are there' or 'read the sign'",
+        )
+    if plan_only:
+        return
+    for file in files or []:
+        agent.look_at(file)  # a file that is no good ends here, before anything is run or written
     run = agent.execute(
         plan, files or [], out=out, session=session_for({"memory_budget": memory_budget}), models=models, seed=seed
     )
@@ -64,8 +70,11 @@ def ask(
         print(f"\n{run.answer}")
         if run.files:
             print("\nfiles")
-            for file in run.files:
-                print(f"  {file}")
+            for made in run.files:
+                print(f"  {made}")
+    for step in run.failed:
+        if step.error is not None:
+            complain(step.error)
     if run.failed:
         sys.exit(max(step.exit_code for step in run.failed))
 
@@ -79,11 +88,6 @@ def _model(word: str) -> tuple[str, str]:
 
 def _print_plan(plan: Plan) -> None:
     print("plan")
-    print(plan.describe() or "  nothing to do")
+    print(plan.describe())
     for clause in plan.unclear:
         print(f"not understood: {clause!r}", file=sys.stderr)
-
-
-def _leave_if_nothing_understood(plan: Plan) -> None:
-    if not plan.steps:
-        sys.exit(PromptError.exit_code)
