@@ -70,6 +70,15 @@ def test_a_folder_of_pictures_gives_a_line_each_and_goes_on_after_a_bad_one(run,
     assert "1 of 2 pictures failed" in err
 
 
+@pytest.mark.parametrize("task", ["segment", "detect", "classify", "embed", "read", "depth"])
+def test_every_task_on_one_picture_takes_folders(run, task, tmp_path):
+    (tmp_path / "none").mkdir()
+    extra = ["--mode", "everything"] if task == "segment" else []
+    code, _, err = run(task, tmp_path / "none", *extra)
+    assert code == 2
+    assert "no pictures in this folder" in err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "line"),
     [

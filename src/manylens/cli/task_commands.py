@@ -16,7 +16,8 @@ _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", 
 
 def command(task: Task) -> Callable[..., None]:
     """The function behind ``manylens TASK``; typer reads its signature."""
-    positional = [name for name, info in task.request.model_fields.items() if not flag_of(info).name]
+    flags = {name: flag_of(info) for name, info in task.request.model_fields.items()}
+    positional = [name for name, flag in flags.items() if not flag.name and not flag.hidden]
     several = positional == ["image"]
 
     def run(**values: Any) -> None:
