@@ -1,16 +1,14 @@
 """The tasks of the platform: what goes in, what comes out, declared once (floor 2)."""
 
 from manylens.tasks.declarations import TASKS, Task, get, request
+from manylens.tasks.prompts import Example, ObjectPrompt, Request
 from manylens.tasks.requests import (
     AnswerRequest,
     AskRequest,
     ClassifyRequest,
     DetectRequest,
     EmbedRequest,
-    Example,
-    ObjectPrompt,
     ReadRequest,
-    Request,
     SegmentRequest,
 )
 from manylens.tasks.results import (
