@@ -86,3 +86,21 @@ def catalog(folder: Path, *rows: str) -> Catalog:
     path = folder / "catalog.toml"
     path.write_text("\n".join(rows))
     return Catalog.load(path)
+
+
+def hub_row(name, tasks='answer = ["default"]'):
+    return f"""
+[[model]]
+id = "{name}"
+family = "fake"
+summary = "a fake on a hub"
+tasks = {{ {tasks} }}
+rank = 90
+licence = "Apache-2.0"
+commercial = true
+memory_mb = 100
+devices = ["cpu"]
+repo = "{name}"
+revision = "main"
+bytes = 1000
+"""

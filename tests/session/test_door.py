@@ -11,11 +11,12 @@ from manylens.errors import (
     CancelledError,
     CostError,
     DeadlineError,
+    NetworkError,
     UnknownModelError,
     UnsupportedError,
 )
 from manylens.tasks import request
-from tests.session.fakes import Fake, row
+from tests.session.fakes import Fake, hub_row, row
 
 IMAGE = np.zeros((8, 12, 3), np.uint8)
 
@@ -68,6 +69,30 @@ class TestChoice:
 
         with pytest.raises(UnsupportedError, match=r"name a checkpoint, such as --model \S+/\S+ \(licence"):
             Session().run(request("depth", image=IMAGE))
+
+
+class TestHubOutOfReach:
+    def test_a_hub_model_is_never_the_default(self, make_session):
+        session = make_session(hub_row("some/model"), row("a", rank=1), offline=True)
+        assert session.run(ask()).provenance.model == "manylens/a"
+
+    def test_the_embedded_model_takes_over_and_says_so(self, make_session):
+        session = make_session(hub_row("some/model"), row("a", rank=1), offline=True)
+        with pytest.warns(UserWarning, match="took over"):
+            provenance = session.run(ask(), model="some/model").provenance
+        assert provenance.model == "manylens/a"
+        assert any("some/model" in note and "manylens/a took over" in note for note in provenance.notes)
+
+    def test_a_hub_that_refuses_is_given_up(self, make_session, monkeypatch):
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        session = make_session(hub_row("some/model"), row("a", rank=1))
+        with pytest.warns(UserWarning, match="took over"):
+            assert session.run(ask(), model="some/model").provenance.model == "manylens/a"
+
+    def test_without_an_embedded_model_it_is_an_error(self, make_session):
+        session = make_session(hub_row("some/model"), offline=True)
+        with pytest.raises(NetworkError, match=r"some/model.*MANYLENS_OFFLINE"):
+            session.run(ask(), model="some/model")
 
 
 class TestMemory:

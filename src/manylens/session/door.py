@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -31,8 +31,6 @@ from manylens.tasks import Request, get
 if TYPE_CHECKING:
     from manylens.catalog import Row
     from manylens.models.base import Model, Trainable
-
-_log = logging.getLogger("manylens")
 
 
 @dataclass(frozen=True)
@@ -302,7 +300,7 @@ class Session:
                 raise
             # A hub that is out of reach must not stop work that an embedded model can do; it is said, not hidden.
             notes = (f"{error.what}; {other.id} took over",)
-            _log.warning(notes[0])
+            warnings.warn(notes[0], stacklevel=2)
             row, files = self._fetch(other)
         return _Ready(row, files, self.weights.weights_hash(row), self._settings(row), notes)
 
