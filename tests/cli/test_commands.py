@@ -104,9 +104,33 @@ def test_mistakes_are_one_line_on_standard_error(run, picture, words, code, line
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("words", [["classify"], ["classifi", "x.jpg"], ["classify", "x.jpg", "--nope"]])
-def test_misuse_of_the_command_line_is_exit_code_2(run, words):
-    assert run(*words)[0] == 2
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["classify", "x.jpg", "--nope"], "--nope"),
+        (["classifi", "x.jpg"], "classifi"),
+        (["pull"], "ID"),
+        (["answer", "x.jpg"], "QUESTION"),
+        (["segment", "x.jpg", "--text", "cup", "--text", "bowl"], "--text is given twice"),
+        (["classify", "x.jpg", "--top", "many"], "many"),
+    ],
+)
+def test_misuse_of_the_command_line_is_one_line_and_exit_code_2(run, words, line):
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert line in err
+    assert len(err.splitlines()) == 1
+
+
+def test_ctrl_c_says_what_to_do(run, picture, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("manylens.cli.task_commands._run_one", interrupted)
+    code, _, err = run("classify", picture)
+    assert code == 130
+    assert "run it again" in err
 
 
 def test_log_shows_the_calls(run, picture):

@@ -68,7 +68,8 @@ def test_text_needs_text():
         ("segment", {"like": [{"image": IMAGE, "mask": np.ones((9, 9), bool)}]}, "9x9 pixels", "own size"),
         ("segment", {"mode": "all"}, "mode", ""),
         ("segment", {"point": [(1, 1)]}, "segment: point", "the fields are image, points"),
-        ("segment", {"points": [(1, 2, 3)]}, "points.0", ""),
+        ("segment", {"points": [(1, 2, 3)]}, "not clicks", "[(x, y), ...]"),
+        ("segment", {"points": "1,2"}, "points '1,2': not clicks", "[(x, y), ...]"),
         ("detect", {"names": []}, "list of names is empty", "at least one"),
         ("detect", {"names": ["cat", " "]}, "' ' is not a name", "cat"),
         ("detect", {"threshold": 2}, "threshold", ""),
@@ -97,6 +98,11 @@ def test_a_picture_that_cannot_be_read_keeps_its_own_error(tmp_path):
 
 def test_a_box_that_hangs_over_the_edge_is_let_through():
     assert request("segment", image=IMAGE, box=(-5, -5, 30, 30)).box == (-5, -5, 30, 30)
+
+
+@pytest.mark.parametrize("points", [(3, 4), [3, 4], [(3, 4)], np.array([[3, 4]]), np.array([3, 4])])
+def test_clicks_may_be_given_as_a_pair_a_list_or_an_array(points):
+    assert request("segment", image=IMAGE, points=points).points == ((3.0, 4.0),)
 
 
 def test_unknown_task_lists_the_tasks():

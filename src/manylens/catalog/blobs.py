@@ -18,7 +18,7 @@ from manylens.errors import OutputError, WeightsError
 from manylens.runtime import paths
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
+_CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT})
 DISK_ERRORS = _FULL | _CLOSED
 """Numbers of the errors that `writing` turns into one line."""
 

@@ -15,8 +15,10 @@ from manylens.cli.ask import ask
 from manylens.cli.output import complain, exit_code
 from manylens.cli.parameters import join_words
 from manylens.cli.task_commands import command
+from manylens.errors import UserError
 from manylens.tasks import TASKS
 
+_INTERRUPTED = 130
 _HELP = "Many lenses, one view: one platform in which the visual foundation models work together."
 
 
@@ -59,23 +61,34 @@ def main(words: Sequence[str] | None = None) -> None:
     if given in (["--version"], ["-V"]):
         given = ["version"]
     asked = given[0] if given else ""
-    if asked in TASKS:
-        given = join_words(given, TASKS[asked].request)
     if not _debugging():
         warnings.simplefilter("ignore")  # libraries warn about broken files; what matters is said in our own line
     try:
-        app(asked)(given, standalone_mode=True)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+        if asked in TASKS:
+            given = join_words(given, TASKS[asked].request)
+        code = app(asked)(given or ["--help"], standalone_mode=False)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
     except Exception as error:
         if _debugging():
             raise
+        if hasattr(error, "format_message"):  # misuse of the command line, in the parser's words
+            help_of = f"manylens {asked} --help" if asked in made_commands() else "manylens --help"
+            error = UserError(error.format_message().rstrip("."), f"see {help_of}")
         complain(error)
         sys.exit(exit_code(error))
+    except (KeyboardInterrupt, SystemExit) as left:  # the parser turns Ctrl-C into an exit of its own
+        if isinstance(left, KeyboardInterrupt) or left.code == _INTERRUPTED:
+            print("stopped; run it again to go on", file=sys.stderr)
+            sys.exit(_INTERRUPTED)
+        raise
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def made_commands() -> set[str]:
+    """The names of all commands."""
+    return {*TASKS, *house.COMMANDS}
 
 
 def _debugging() -> bool:

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from manylens.session import Session
 
 
-def examine(session: Session, *, measure: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def examine(session: Session, *, measure: bool | None, say: Callable[[str], None]) -> dict[str, Any]:
     """Look at the machine and the embedded models; measure those whose weights are here.
 
     Args:
         session: Whose catalog and weights are looked at.
-        measure: Whether to measure engines and pin the fastest within the tolerance.
+        measure: True measures all anew, False nothing, None what no measurement stands for yet.
         say: Told what is being measured, since it takes seconds.
 
     Returns:
@@ -33,16 +33,17 @@ def examine(session: Session, *, measure: bool, say: Callable[[str], None]) -> d
     return {"machine": asdict(report), "models": models, "advice": _advice(asdict(report), models)}
 
 
-def _model(session: Session, row: Row, measure: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def _model(session: Session, row: Row, measure: bool | None, say: Callable[[str], None]) -> dict[str, Any]:
     from manylens import models
     from manylens.runtime.doctor import choice_of, choose
 
-    state = session.weights.state(row)
+    states = {session.weights.state(part) for part in (row, *session.catalog.parts(row))}
+    state = "ready" if states == {"ready"} else "absent"
     found: dict[str, Any] = {"id": row.id, "tasks": sorted(row.tasks), "state": state, "measured": []}
     if state != "ready" or row.composed:
         return found
     choice = choice_of(row.id, row.weights_hash)
-    if measure:
+    if measure or (measure is None and choice is None):
         try:
             say(f"measuring {row.id} ...")
             choice = choose(models.FamilyProbe(row, session.weights.ensure(row)))
@@ -64,9 +65,10 @@ def _model(session: Session, row: Row, measure: bool, say: Callable[[str], None]
 
 def _advice(machine: dict[str, Any], models: list[dict[str, Any]]) -> list[str]:
     lines = []
+    absent = [model["id"] for model in models if model["state"] != "ready"]
+    if absent:
+        lines.append(f"not on this machine: {', '.join(absent)}; fetch them with: manylens pull embedded")
     for model in models:
-        if model["state"] != "ready":
-            lines.append(f"{model['id']} is {model['state']}: manylens pull {model['id']}")
         if model.get("error"):
             lines.append(f"{model['id']}: {model['error']}")
     if machine["offline"]:
@@ -98,7 +100,7 @@ def print_report(report: dict[str, Any]) -> None:
             mark = "  <- pinned" if row["engine"] == model["engine"] else ""
             if row["error"]:
                 continue
-            like = f"same as f32: {row['similarity']:.4f}"
+            like = f"{row['similarity']:.4f} alike to f32"
             print(f"            {row['engine']:<14} {row['seconds'] * 1000:7.0f} ms  {like}{mark}")
     print()
     for line in report["advice"] or ["nothing is missing"]:

@@ -80,11 +80,14 @@ def pull(
 
     Shows licence and size first, then a progress bar; resumes, and repairs what is corrupted.
     """
+    from manylens.models import family
     from manylens.session import default_session
 
     session = default_session()
     rows = [row for row in session.catalog if row.embedded] if model == "embedded" else [session.catalog.resolve(model)]
     for row in rows:
+        if row.family:
+            family(row.family, row.id)  # what cannot be loaded is not fetched either
         files = session.weights.pull(row, accept_licence=accept_licence)
         print(f"{row.id}: ready, {len(files)} file{'s' if len(files) != 1 else ''}, {row.bytes / 1e6:.0f} MB")
         for part in session.catalog.parts(row) if model != "embedded" else ():
@@ -146,8 +149,9 @@ def _call_row(row: Any) -> tuple[str, ...]:
 
 def doctor(
     measure: Annotated[
-        bool, typer.Option("--measure/--no-measure", help="Measure which engine is fastest here.")
-    ] = True,
+        bool | None,
+        typer.Option("--measure/--no-measure", help="Measure again, or not at all; else what is not measured yet."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Say what this machine can run and what is missing.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 import typer
 from pydantic.fields import FieldInfo
 
+from manylens.errors import PromptError
 from manylens.tasks import Request
 from manylens.tasks.flags import Flag
 
@@ -48,6 +49,7 @@ def join_words(words: Sequence[str], request: type[Request]) -> list[str]:
 
     A word that names a file is never taken for the optional NAME.
     """
+    refuse_repeats(words, request)
     arities = {flag.name: flag.arity for flag in map(flag_of, request.model_fields.values()) if flag.arity != (1, 1)}
     joined: list[str] = []
     rest = list(words)
@@ -63,6 +65,19 @@ def join_words(words: Sequence[str], request: type[Request]) -> list[str]:
                 taken.append(rest.pop(0))
             joined.append(_JOIN.join(taken))
     return joined
+
+
+def refuse_repeats(words: Sequence[str], request: type[Request]) -> None:
+    """Refuse an option given twice that counts once: the parser would drop the first without a word."""
+    once = {spelling(name, flag_of(info)) for name, info in request.model_fields.items() if not flag_of(info).many}
+    for option in once:
+        if sum(word == option or word.startswith(f"{option}=") for word in words) > 1:
+            raise PromptError(f"{option} is given twice", "give it once")
+
+
+def spelling(name: str, flag: Flag) -> str:
+    """How a field's option is written."""
+    return flag.name if flag.name != "--" else "--" + name.replace("_", "-")
 
 
 def signature(request: type[Request], several: bool) -> inspect.Signature:
@@ -97,7 +112,7 @@ def _typed(name: str, info: FieldInfo, flag: Flag, several: bool) -> tuple[Any, 
         if required:
             return Annotated[kind, argument], inspect.Parameter.empty
         return Annotated[kind | None, argument], None
-    spelled = flag.name if flag.name != "--" else "--" + name.replace("_", "-")
+    spelled = spelling(name, flag)
     plain = _plain_type(info.annotation)
     metavar = None if flag.name == "--" or get_origin(plain) is Literal else flag.metavar
     option = typer.Option(spelled, metavar=metavar, help=help_text, show_default=not flag.many and not required)

@@ -20,6 +20,7 @@ _REASONS = {
     errno.EACCES: ("no permission to write here", "choose another folder or change its permissions"),
     errno.EPERM: ("no permission to write here", "choose another folder or change its permissions"),
     errno.EROFS: ("this disk can only be read", "choose another folder"),
+    errno.ENOENT: ("this folder cannot be made", "choose another folder"),
     errno.EISDIR: ("this is a folder", "give the name of a file"),
     errno.ENOTDIR: ("a part of this path is a file, not a folder", "choose another folder"),
     errno.EEXIST: ("a part of this path is a file, not a folder", "choose another folder"),

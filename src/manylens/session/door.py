@@ -296,7 +296,8 @@ class Session:
             require(self.catalog, row, request)
         except NetworkError as error:
             other = embedded_for(self.catalog, request)
-            if row.embedded or other is None:
+            # A name that the catalog does not know may be a slip: another model must not answer for it.
+            if row.embedded or other is None or row.id not in self.catalog:
                 raise
             # A hub that is out of reach must not stop work that an embedded model can do; it is said, not hidden.
             notes = (f"{error.what}; {other.id} took over",)

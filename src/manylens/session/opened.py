@@ -21,9 +21,11 @@ class Opened:
 
     def __init__(self, pins: ExitStack) -> None:
         self._pins = pins
+        self.closed = False
 
     def close(self) -> None:
         """Let the model go; it stays loaded while there is room."""
+        self.closed = True
         self._pins.close()
 
     def __enter__(self) -> Self:
@@ -79,6 +81,8 @@ class Clicks(Opened):
         return self.result
 
     def _run(self, steps: list[dict[str, Any]]) -> Detections:
+        if self.closed:
+            raise PromptError(f"{self.image.name}: it was closed", "open it again with session.open")
         boxes = [step["box"] for step in steps if "box" in step]
         request = SegmentRequest.of(
             image=self.image,

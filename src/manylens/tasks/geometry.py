@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from manylens.errors import PromptError
 
-Point = tuple[float, float]
 Box = tuple[float, float, float, float]
+
+
+def _as_points(value: Any) -> Any:
+    """A single ``(x, y)`` is taken for one click; arrays ``(N, 2)`` and lists of pairs are read alike."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value):
+        return (tuple(value),)
+    pairs = isinstance(value, (tuple, list)) and all(hasattr(v, "__len__") and len(v) == 2 for v in value)
+    if not pairs or isinstance(value, str):
+        raise PromptError(
+            f"points {value!r}: not clicks", "write them as [(x, y), ...] in pixels, such as [(230, 150)]"
+        )
+    return value
+
+
+Point = tuple[float, float]
+Points = Annotated[tuple[Point, ...], BeforeValidator(_as_points)]
 
 
 def _text(values: tuple[float, ...]) -> str:

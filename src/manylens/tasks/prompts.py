@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from manylens.errors import PromptError
 from manylens.media import Audio, Image, MaskInput, Video
-from manylens.tasks.geometry import Box, Point, check_box, check_point
+from manylens.tasks.geometry import Box, Points, check_box, check_point
 
 DEFAULT = frozenset({"default"})
 
@@ -84,8 +84,8 @@ class Part(BaseModel):
 class ObjectPrompt(Part):
     """What points out one object: clicks, a box, a coarse mask, or several of these."""
 
-    points: tuple[Point, ...] = Field((), description="Clicks on the object, (x, y) in pixels.")
-    background_points: tuple[Point, ...] = Field((), description="Clicks on what is not the object.")
+    points: Points = Field((), description="Clicks on the object, (x, y) in pixels.")
+    background_points: Points = Field((), description="Clicks on what is not the object.")
     box: Box | None = Field(None, description="A box around the object: x0, y0, x1, y1.")
     mask: MaskInput | None = Field(None, description="A coarse mask of the object, of the picture's size.")
 

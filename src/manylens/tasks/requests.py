@@ -15,16 +15,14 @@ from manylens.errors import PromptError
 from manylens.media import Audio, Image, MaskInput, Video
 from manylens.tasks import flags
 from manylens.tasks.flags import Flag
-from manylens.tasks.geometry import Box, Point, check_box
+from manylens.tasks.geometry import Box, Points, check_box
 from manylens.tasks.prompts import DEFAULT, BoxExample, Example, ObjectPrompt, Request, check_mask, said
 
 
 class ImageRequest(Request):
     """A request about one picture."""
 
-    image: Annotated[Image, Flag(metavar="IMAGE")] = Field(
-        description="The picture: a path, a PIL image or an RGB array."
-    )
+    image: Annotated[Image, Flag(metavar="IMAGE")] = Field(description="The picture.")
 
 
 SegmentMode = Literal["prompt", "everything", "main", "semantic", "instance", "panoptic"]
@@ -34,11 +32,11 @@ class SegmentRequest(ImageRequest):
     """Masks of what is pointed out, named, shown by example, or of everything."""
 
     task: ClassVar[str] = "segment"
-    points: Annotated[tuple[Point, ...], Flag("--point", "x,y", many=True, parse=flags.point)] = Field(
+    points: Annotated[Points, Flag("--point", "x,y", many=True, parse=flags.point)] = Field(
         (), description="A click on the object; several refine it."
     )
-    background_points: Annotated[tuple[Point, ...], Flag("--background-point", "x,y", many=True, parse=flags.point)] = (
-        Field((), description="A click on what is not the object.")
+    background_points: Annotated[Points, Flag("--background-point", "x,y", many=True, parse=flags.point)] = Field(
+        (), description="A click on what is not the object."
     )
     box: Annotated[Box | None, Flag("--box", "x0,y0,x1,y1", parse=flags.box)] = Field(
         None, description="A box around the object."
@@ -99,11 +97,11 @@ class TrackRequest(Request):
         description="The video: a file, a folder of frames, or frames."
     )
     frame: int = Field(0, ge=0, description="The frame, from 0, that the prompt speaks of.")
-    points: Annotated[tuple[Point, ...], Flag("--point", "x,y", many=True, parse=flags.point)] = Field(
+    points: Annotated[Points, Flag("--point", "x,y", many=True, parse=flags.point)] = Field(
         (), description="A click on the object in that frame."
     )
-    background_points: Annotated[tuple[Point, ...], Flag("--background-point", "x,y", many=True, parse=flags.point)] = (
-        Field((), description="A click on what is not the object.")
+    background_points: Annotated[Points, Flag("--background-point", "x,y", many=True, parse=flags.point)] = Field(
+        (), description="A click on what is not the object."
     )
     box: Annotated[Box | None, Flag("--box", "x0,y0,x1,y1", parse=flags.box)] = Field(
         None, description="A box around the object in that frame."

