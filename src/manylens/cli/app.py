@@ -78,11 +78,8 @@ def main(words: Sequence[str] | None = None) -> None:
             error = UserError(error.format_message().rstrip("."), f"see {help_of}")
         complain(error)
         sys.exit(exit_code(error))
-    except (KeyboardInterrupt, SystemExit) as left:  # the parser turns Ctrl-C into an exit of its own
-        if isinstance(left, KeyboardInterrupt) or left.code == _INTERRUPTED:
-            print("stopped; run it again to go on", file=sys.stderr)
-            sys.exit(_INTERRUPTED)
-        raise
+    if code == _INTERRUPTED:  # what the parser makes of Ctrl-C
+        print("stopped; run it again to go on", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -55,6 +55,11 @@ class Call:
         self._began = utc_now()
         self._clock, self._cpu = time.perf_counter(), time.process_time()
 
+    @property
+    def _ran_on(self) -> tuple[str, str]:
+        """Engine and precision; a composed model has none of its own."""
+        return ("", "") if self._row.composed else (self._settings.engine, self._settings.precision)
+
     def finish(self, request: Request, result: Any, ctx: Context, extra_notes: Sequence[str]) -> Any:
         """Write the ledger row of a result and give the result back with its provenance."""
         seconds = time.perf_counter() - self._clock
@@ -66,8 +71,8 @@ class Call:
             prompt=request.prompt(),
             seconds=round(seconds, 6),
             device=self._settings.device,
-            engine="" if self._row.composed else ctx.notes.get("engine", self._settings.engine),
-            precision="" if self._row.composed else ctx.notes.get("precision", self._settings.precision),
+            engine=self._ran_on[0],
+            precision=self._ran_on[1],
             seed=self._options.seed,
             cache=str(ctx.notes.get("cache", "")),
             inputs=tuple(image.id for image in request.pictures()),
@@ -75,7 +80,7 @@ class Call:
             parts=tuple(_merged(ctx.notes.get("parts", ()))),
             version=__version__,
         )
-        self._record(request, seconds, provenance.engine, provenance.precision, ctx)
+        self._record(request, seconds, ctx)
         ctx.notes.clear()
         self.id, self._spent = new_call_id(), ctx.spent
         self._restart()
@@ -93,14 +98,12 @@ class Call:
     def fail(self, request: Request, error: BaseException, ctx: Context) -> None:
         """Write the ledger row of a call that ended in an error."""
         seconds = time.perf_counter() - self._clock
-        self._record(request, seconds, self._settings.engine, self._settings.precision, ctx, error)
+        self._record(request, seconds, ctx, error)
 
     def _record(
         self,
         request: Request,
         seconds: float,
-        engine: str,
-        precision: str,
         ctx: Context,
         error: BaseException | None = None,
     ) -> None:
@@ -117,8 +120,8 @@ class Call:
                 bytes_in=sum(3 * image.width * image.height for image in pictures),
                 peak_rss_mb=peak_resident_bytes() / 1e6,
                 device=self._settings.device,
-                engine=engine,
-                precision=precision,
+                engine=self._ran_on[0],
+                precision=self._ran_on[1],
                 cache=str(ctx.notes.get("cache", "")),
                 inputs=" ".join(image.id[:16] for image in pictures),
                 seed=self._options.seed,

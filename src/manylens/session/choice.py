@@ -74,8 +74,13 @@ def _nobody(catalog: Catalog, task: str, needs: frozenset[str]) -> tuple[str, st
         return what, remedy if others else "name a checkpoint with --model (a hub id or a folder)"
     row = able[0]
     size = f", {row.bytes / 1e6:,.0f} MB" if row.bytes else ""
-    loads = "" if row.family in FAMILIES else f"; this version has no loader for its family {row.family!r} yet"
-    return what, f"name a checkpoint, such as --model {row.id} (licence {row.licence}{size}){loads}"
+    checkpoint = f"--model {row.id} (licence {row.licence}{size})"
+    if row.family in FAMILIES:
+        return what, f"name a checkpoint, such as {checkpoint}"
+    return (
+        what,
+        f"the checkpoint to name is {checkpoint}, as soon as a version has a loader for {row.family!r}; this has none",
+    )
 
 
 def _ids(ids: Iterable[str], most: int = 3) -> str:
