@@ -9,7 +9,7 @@ from manylens.agent import Plan, execute
 from manylens.agent.executor import execute as run_steps
 from manylens.agent.handover import named_as
 from manylens.errors import EngineError, ManylensError, MediaError
-from manylens.tasks import detections
+from manylens.tasks import Answer, detections
 
 
 def plan(*steps: tuple[str, dict[str, Any]], request: str = "a request", unclear: tuple[str, ...] = ()) -> Plan:
@@ -101,6 +101,46 @@ def test_only_the_files_given_are_read(scripted: Any, picture: Any, files: Any, 
     assert isinstance(run.failed[0].error, MediaError)
     assert part in run.answer
     assert session.asked == []
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "line"),
+    [
+        ("$image", (), "no picture was given; name the picture after the request"),
+        ("$image2", ("a.png",), "picture 2 was not given; name the picture after the request"),
+    ],
+)
+def test_a_picture_that_was_not_given_has_no_inner_name(
+    scripted: Any, picture: Any, name: str, files: Any, line: str
+) -> None:
+    made = plan(("segment", {"image": name, "text": "cat"}))
+    run = execute(made, [picture(file) for file in files], session=scripted())
+    assert str(run.failed[0].error) == line
+    assert "$" not in run.answer + made.describe()
+
+
+def test_the_brief_answer_leaves_the_reasons_out(scripted: Any, picture: Any) -> None:
+    run = execute(plan(CUT), picture("a.png"), session=scripted(fail={"segment": EngineError("segment broke")}))
+    assert (run.brief, run.answer) == ("I could not cut out the cat.", "I could not cut out the cat: segment broke.")
+    assert run.to_json()["steps"][0]["error"] == "segment broke"
+
+
+@pytest.mark.parametrize(
+    ("answer", "unclear"),
+    [
+        (Answer("I do not understand that question.", known=False), ("order a pizza", "How many?")),
+        (Answer("I do not know what a wug looks like.", known=False, kind="count"), ("order a pizza",)),
+        (Answer("One."), ("order a pizza",)),
+    ],
+)
+def test_a_question_that_the_model_does_not_understand_is_unclear(
+    scripted: Any, picture: Any, monkeypatch: pytest.MonkeyPatch, answer: Answer, unclear: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(scripted, "answer", lambda self, request: answer)
+    run = execute(plan(CUT, COUNT, unclear=("order a pizza",)), picture("a.png"), session=scripted())
+    assert run.unclear == unclear
+    assert run.to_json()["unclear"] == list(unclear)
+    assert ('I did not understand "How many?".' in run.answer) == ("How many?" in unclear)
 
 
 def test_a_picture_is_read_once_for_all_steps(scripted: Any, picture: Any) -> None:

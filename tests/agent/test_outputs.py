@@ -4,6 +4,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import PIL.Image
 import pytest
 
 from manylens import agent
-from manylens.agent import outputs
-from manylens.agent.plan import Plan
+from manylens.agent import StepRun, UnsavedError, outputs
+from manylens.agent.plan import Plan, Step
 from manylens.agent.report import graph
 from manylens.errors import OutputError
+from manylens.media import Image
+from manylens.tasks import Answer
 
 CUT_AND_TELL = "Cut out the cat and tell me what it is"
 
@@ -64,20 +67,64 @@ def test_a_thing_found_twice_gets_two_names(run: Any, tmp_path: Path) -> None:
     assert {"my-cat-cat-mask.png", "my-cat-cat-2-mask.png"} <= names(tmp_path / "out")
 
 
-def test_a_second_run_replaces_the_files_of_the_first_and_no_others(run: Any, tmp_path: Path) -> None:
+def test_nothing_that_stood_in_the_folder_is_deleted(run: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "data.csv").write_text("mine")
+    (out / "run.json").write_text('{"files": ["data.csv", "../a.txt"]}')  # someone else's record
+    (tmp_path / "a.txt").write_text("mine")
     run(cats=2)
-    (tmp_path / "out" / "mine.txt").write_text("kept")
+    first = names(out)
     run("How many cats are there?")
-    assert names(tmp_path / "out") == {"my-cat-answer.png", "answer.txt", "report.html", "run.json", "mine.txt"}
+    assert names(out) == first | {"my-cat-answer.png"}
+    assert (out / "data.csv").read_text() == (tmp_path / "a.txt").read_text() == "mine"
+    assert json.loads((out / "run.json").read_text())["request"] == "How many cats are there?"
 
 
-@pytest.mark.parametrize("record", ["{", "[]", '{"files": ["../mine.txt", "/etc/passwd", "..", 3]}', '{"files": 1}'])
-def test_a_spoilt_record_deletes_nothing(run: Any, tmp_path: Path, record: str) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "mine.txt").write_text("kept")
-    (tmp_path / "out" / "run.json").write_text(record)
-    run()
-    assert (tmp_path / "mine.txt").read_text() == "kept"
+def test_a_folder_that_cannot_be_written_to_is_found_before_the_work(
+    scripted: Any, picture: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    session = scripted()
+    for out in (tmp_path / "taken", tmp_path / "taken" / "out"):
+        with pytest.raises(OutputError, match="taken"):
+            agent.ask(CUT_AND_TELL, picture("a.png"), out=out, session=session)
+    assert session.asked == []
+
+
+def test_pictures_of_the_same_name_are_told_apart(scripted: Any, picture: Any, tmp_path: Path) -> None:
+    out, places = tmp_path / "out", ("p1", "p2")
+    for place in places:
+        (tmp_path / place).mkdir()
+        picture("x.png").rename(tmp_path / place / "x.png")  # copies: the pixels are the same too
+    made = agent.ask("cut out the cat", [tmp_path / p / "x.png" for p in places], out=out, session=scripted())
+    labels = json.loads((out / "labels.json").read_text())
+    assert [image["file_name"] for image in labels["images"]] == [str(tmp_path / p / "x.png") for p in places]
+    assert [row["image_id"] for row in labels["annotations"]] == [1, 2]
+    assert {path.name for path in made.files} == names(out)
+    assert {"p1-x-cat-mask.png", "p2-x-cat-mask.png", "p1-x-segment.png", "p2-x-segment.png"} <= names(out)
+
+
+def test_arrays_are_told_apart(scripted: Any, tmp_path: Path) -> None:
+    arrays = [np.full((80, 120, 3), value, np.uint8) for value in (10, 200)]
+    session = scripted()
+    agent.ask("cut out the cat", arrays, out=tmp_path / "out", session=session)
+    assert [int(request.image.array[0, 0, 0]) for request in session.asked] == [10, 200]
+    labels = json.loads((tmp_path / "out" / "labels.json").read_text())
+    assert len({image["file_name"] for image in labels["images"]}) == 2
+
+
+def test_parts_of_one_name_are_numbered_in_the_labels(scripted: Any, tmp_path: Path) -> None:
+    images = [Image.of(np.full((80, 120, 3), value, np.uint8)) for value in (10, 200)]
+    for image in images:
+        image.name = "x.png (cat)"
+    found = scripted().segment(SimpleNamespace(objects=()))
+    steps = [Step(id=i, task="segment", args={"image": "x.png"}) for i in (1, 2)]
+    runs = [StepRun(step, result=found, image=image) for step, image in zip(steps, images, strict=True)]
+    outputs.Folder(tmp_path).write(runs)
+    labels = json.loads((tmp_path / "labels.json").read_text())
+    assert [image["file_name"] for image in labels["images"]] == ["x.png (cat)", "x.png (cat) (2)"]
+    assert [image.name for image in images] == ["x.png (cat)"] * 2
 
 
 def test_a_run_that_cannot_be_written_leaves_the_one_before(
@@ -90,8 +137,9 @@ def test_a_run_that_cannot_be_written_leaves_the_one_before(
         raise OutputError("labels.json: the disk is full")
 
     monkeypatch.setattr(outputs, "atomic_write", full)
-    with pytest.raises(OutputError):
+    with pytest.raises(UnsavedError, match="disk is full") as failure:
         run()
+    assert failure.value.run.answer == "I cut out 1 cat. It is a cat."
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
@@ -143,6 +191,17 @@ def test_the_page_shows_everything_and_reaches_nothing_outside(run: Any, tmp_pat
     assert not re.search(r"(?:https?:)?//(?!\w*www\.w3\.org)[\w.]+\.\w+/", re.sub(r"data:[^\"]+", "", text))
     for name in ("my-cat-cat-mask.png", "report.html", "run.json"):
         assert name in said
+
+
+def test_a_question_that_was_not_understood_is_not_an_outcome_of_the_page(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripted: Any
+) -> None:
+    monkeypatch.setattr(scripted, "answer", lambda self, request: Answer("I do not understand.", known=False))
+    run("Cut out the cat. Why is it there?")
+    _, page = page_of(tmp_path)
+    said = " ".join(page.words)
+    assert "Not understood, and left out: “Why is the cat there?”" in " ".join(said.split())
+    assert " I cut out 1 cat. " in said
 
 
 def test_text_from_a_picture_stays_text(run: Any, tmp_path: Path) -> None:

@@ -10,11 +10,27 @@ from typing import Any, Literal, overload
 from manylens.agent.executor import Run, Runner, StepRun
 from manylens.agent.executor import execute as _execute
 from manylens.agent.mentions import kind_of_file, name_of
+from manylens.agent.outputs import UnsavedError, check_folder, save
 from manylens.agent.plan import Plan, Ref, Step
 from manylens.agent.planner import OfflinePlanner, Planner
 from manylens.media import Audio, Image, Video
 
-__all__ = ["OfflinePlanner", "Plan", "Planner", "Ref", "Run", "Step", "StepRun", "ask", "execute", "look_at", "plan"]
+__all__ = [
+    "OfflinePlanner",
+    "Plan",
+    "Planner",
+    "Ref",
+    "Run",
+    "Step",
+    "StepRun",
+    "UnsavedError",
+    "ask",
+    "check_folder",
+    "execute",
+    "look_at",
+    "plan",
+    "save",
+]
 
 
 @overload
@@ -68,7 +84,8 @@ def ask(
         The run, with its answer, steps and files; or the plan. A step that failed is in the run, with its reason.
 
     Raises:
-        OutputError: A file could not be written.
+        OutputError: The folder cannot be written to; nothing was run.
+        UnsavedError: A file could not be written; the error keeps the run.
     """
     made = plan(request, files, planner=planner)
     return made if plan_only else execute(made, files, out=out, session=session, models=models, seed=seed)
@@ -99,9 +116,10 @@ def execute(
     seed: int = 0,
 ) -> Run:
     """Run a plan; see :func:`ask`."""
-    from manylens.agent.outputs import Folder
-    from manylens.agent.report import page
     from manylens.agent.wording import answer_of
+
+    if out is not None:
+        check_folder(out)  # before any work is done
 
     if session is None:
         from manylens.session import default_session
@@ -110,11 +128,7 @@ def execute(
     began = time.perf_counter()
     steps = _execute(plan, _listed(files), session, models=models, seed=seed)
     run = Run(plan, steps, answer_of(steps, plan.unclear), seconds=time.perf_counter() - began)
-    if out is None:
-        return run
-    folder = Folder(out)
-    folder.write(steps)
-    return folder.finish(run, page)
+    return run if out is None else save(run, out)
 
 
 def _listed(files: Any) -> Sequence[Any]:

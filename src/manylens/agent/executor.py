@@ -6,15 +6,15 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from manylens.agent.handover import NothingError, filled, named_as, output
-from manylens.agent.mentions import kind_of_file, media_names, name_of
-from manylens.agent.plan import Plan, Ref, Step
+from manylens.agent.mentions import kind_of_file, media_names, name_of, renamed
+from manylens.agent.plan import Plan, Ref, Step, unnamed
 from manylens.errors import EngineError, ManylensError, MediaError
 from manylens.media import Image
-from manylens.tasks import Provenance, Request, provenance_of, request, to_json
+from manylens.tasks import Answer, Provenance, Request, provenance_of, request, to_json
 
 if TYPE_CHECKING:
     from manylens.agent.outputs import Made
@@ -66,6 +66,13 @@ class StepRun:
         """What the command line leaves with for this step alone."""
         return self.error.exit_code if self.error is not None and self.state == "failed" else 0
 
+    @property
+    def unclear(self) -> str:
+        """The question of the step where the model that answers did not understand it; else empty."""
+        result = self.result
+        lost = isinstance(result, Answer) and not (result.known or result.kind or result.evidence)
+        return str(self.step.args["question"]) if lost else ""
+
     def to_json(self) -> dict[str, Any]:
         """The step with its result, JSON-ready."""
         return {
@@ -106,11 +113,25 @@ class Run:
         """The steps that failed; those that were only held up by them are not among them."""
         return tuple(step for step in self.steps if step.state == "failed")
 
+    @property
+    def unclear(self) -> tuple[str, ...]:
+        """What was not understood: parts of the request, and questions that the model could not make out."""
+        asked = (step.unclear for step in self.steps)
+        return tuple(dict.fromkeys((*self.plan.unclear, *filter(None, asked))))
+
+    @property
+    def brief(self) -> str:
+        """The answer without the reasons of the steps that failed, for where these are shown beside it."""
+        from manylens.agent.wording import answer_of
+
+        return answer_of(self.steps, self.plan.unclear, reasons=False)
+
     def to_json(self) -> dict[str, Any]:
         """The run, JSON-ready; masks as COCO RLE."""
         return {
             "request": self.plan.request,
             "answer": self.answer,
+            "unclear": list(self.unclear),
             "plan": self.plan.to_json(),
             "steps": [step.to_json() for step in self.steps],
             "files": [str(path) for path in self.files],
@@ -163,6 +184,8 @@ class _Desk:
         self._plan, self._session, self._models, self._seed = plan, session, models, seed
         names = media_names([name_of(file) for file in files])
         self._files: dict[str, Any] = dict(zip(names, files, strict=True))
+        # Files of the same name keep in their results and files the names that tell them apart.
+        self._apart = {name for name, file in self._files.items() if name != PurePath(name_of(file)).name}
         for number, file in enumerate(files, 1):
             self._files.setdefault("$image" if number == 1 else f"$image{number}", file)
 
@@ -207,12 +230,18 @@ class _Desk:
 
     def _media(self, name: str) -> Any:
         if name not in self._files:
+            if spoken_of := unnamed(name):
+                noun, number = spoken_of
+                what = f"{noun} {number} was not given" if number else f"no {noun} was given"
+                raise MediaError(what, f"name the {noun} after the request")
             if not self._files:
                 raise MediaError(f"{name}: no file was given", "name the picture after the request")
             raise MediaError(f"{name}: is not among the files given", "name it after the request")
         file = self._files[name]
         if not isinstance(file, Image) and _is_picture(file):
             file = self._files[name] = Image.of(file)  # decoded once for all steps
+        if isinstance(file, Image) and name in self._apart:
+            file = self._files[name] = renamed(file, name)
         return file
 
 

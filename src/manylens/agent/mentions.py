@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import PurePath
 from typing import Any
 
 from manylens.agent import language as lang
 from manylens.agent.plan import FIRST_IMAGE
+from manylens.media import Image
 
 _SUFFIXES = {
     "audio": {".wav", ".mp3", ".flac", ".ogg", ".m4a", ".opus"},
@@ -37,9 +39,26 @@ class Clause:
 
 
 def media_names(files: Sequence[str]) -> tuple[str, ...]:
-    """What the files are called in the plan: by their name, or by their path where two have the same name."""
+    """What the files are called in the plan, each differently.
+
+    They go by their name; by their path where two have the same name; and are numbered where that is the same too.
+    """
     base = [PurePath(str(file)).name for file in files]
-    return tuple(name if base.count(name) == 1 else str(file) for name, file in zip(base, files, strict=True))
+    names: list[str] = []
+    for name, file in zip(base, files, strict=True):
+        names.append(distinct(name if base.count(name) == 1 else str(file), names))
+    return tuple(names)
+
+
+def distinct(name: str, taken: Collection[str]) -> str:
+    """A name that is not taken: ``cat.jpg``, then ``cat.jpg (2)``."""
+    numbered = (name if number == 1 else f"{name} ({number})" for number in count(1))
+    return next(each for each in numbered if each not in taken)
+
+
+def renamed(image: Image, name: str) -> Image:
+    """The picture under another name; the one given keeps its own."""
+    return image if image.name == name else Image(image.array, image.info, name=name, path=image.path)
 
 
 def name_of(file: Any) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from manylens.agent.mentions import distinct, renamed
 from manylens.agent.plan import Ref
+from manylens.errors import OutputError
 from manylens.media import atomic_write, save_cutout_png, save_image, save_mask_png
 from manylens.media.image import Image
 from manylens.render import coco_json, draw, write_result
@@ -37,8 +40,62 @@ class Made:
     step: int = 0
 
 
+class UnsavedError(OutputError):
+    """The files of a run could not be written; the run itself is not lost.
+
+    Attributes:
+        run: The run, without files.
+    """
+
+    def __init__(self, failure: OutputError, run: Run) -> None:
+        super().__init__(failure.what, failure.remedy)
+        self.run = run
+
+    def __reduce__(self) -> Any:
+        return type(self), (OutputError(self.what, self.remedy), self.run)
+
+
+def check_folder(folder: str | Path) -> None:
+    """Make a folder where it is missing, and see that files can be written to it.
+
+    Raises:
+        OutputError: They cannot.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written to ({error.strerror})", "name another folder") from error
+
+
+def save(run: Run, folder: str | Path) -> Run:
+    """Write the files of a run.
+
+    A file that has the name of one of them is replaced; everything else in the folder stays.
+
+    Args:
+        run: The run.
+        folder: Where to; made where it is missing.
+
+    Returns:
+        The run with its files.
+
+    Raises:
+        UnsavedError: A file could not be written.
+    """
+    from manylens.agent.report import page
+
+    try:
+        files = Folder(folder)
+        files.write(run.steps)
+        return files.finish(run, page)
+    except OutputError as failure:
+        raise UnsavedError(failure, run) from failure
+
+
 class Folder:
-    """Writes the files of one run into a folder; names are given once.
+    """Writes the files of one run into a folder; names are given once, and nothing is ever deleted.
 
     Args:
         folder: Where to; made where it is missing.
@@ -48,7 +105,6 @@ class Folder:
         self.folder = Path(folder)
         self.made: list[Made] = []
         self._taken: set[str] = set()
-        self._before = _recorded(self.folder)
 
     def write(self, steps: Sequence[StepRun]) -> tuple[Made, ...]:
         """Write what the steps made, and ``labels.json`` if any found things.
@@ -59,13 +115,13 @@ class Folder:
         for run in steps:
             if run.state == "done":
                 self.made += self._step(run)
-        found = list(_labelled(steps))
+        found = list(_told_apart(_labelled(steps)))
         if found:
             self._text(LABELS, json.dumps(coco_json(found), indent=1), "labels as COCO JSON")
         return tuple(self.made)
 
     def finish(self, run: Run, page: Callable[[Run], str]) -> Run:
-        """Write the answer, the page and the record; then take away what an earlier run left here.
+        """Write the answer, the page and the record.
 
         Args:
             run: The run with the files made so far.
@@ -80,13 +136,11 @@ class Folder:
         record = json.dumps(run.to_json() | {"files": names}, indent=1)
         for (name, what), text in zip(last, (run.answer + "\n", page(run), record), strict=True):
             self._text(name, text, what)
-        for name in self._before.difference(names):
-            (self.folder / name).unlink(missing_ok=True)
         return run
 
     def _step(self, run: StepRun) -> Iterator[Made]:
         number, result, image = run.step.id, run.result, run.image
-        stem = slug(PurePath(image.name).stem) if image is not None else slug(run.step.task)
+        stem = _stem(image) if image is not None else slug(run.step.task)
         if getattr(result, "mask", None) is not None and image is not None:
             for mask, name in zip(result.mask, result.data["class_name"], strict=True):
                 base = self._name(f"{stem}-{slug(str(name))}", "-mask.png", "-cutout.png")
@@ -139,12 +193,17 @@ def _labelled(steps: Sequence[StepRun]) -> Iterator[tuple[Image, Any]]:
             yield run.image, run.result
 
 
-def _recorded(folder: Path) -> set[str]:
-    """The files that an earlier run into this folder says it made; names only, so nothing outside is ever touched."""
-    try:
-        names = json.loads((folder / RECORD).read_text("utf-8"))["files"]
-        return {
-            name for name in names if isinstance(name, str) and name == PurePath(name).name and name not in ("", "..")
-        }
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
+def _told_apart(found: Iterable[tuple[Image, Any]]) -> Iterator[tuple[Image, Any]]:
+    """The same pairs; of different pictures with one name, the later ones are numbered."""
+    names: dict[tuple[str, str], str] = {}
+    for image, result in found:
+        key = image.name, image.id
+        if key not in names:
+            names[key] = distinct(image.name, names.values())
+        yield renamed(image, names[key]), result
+
+
+def _stem(image: Image) -> str:
+    """How the names of a picture's files begin: ``cat``, or ``p1-cat`` for a picture that goes by its path."""
+    path = PurePath(image.name)
+    return slug(" ".join((*path.parent.parts[-1:], path.stem)))

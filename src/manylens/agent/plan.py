@@ -24,6 +24,9 @@ _LOOKS_LIKE_REF = re.compile(r"\$\d")
 FIRST_IMAGE = "$image"
 """Names the picture of a request that came without files."""
 
+_UNNAMED = re.compile(r"\$(image|audio|video)(\d*)")
+_NOUNS = {"image": "picture", "audio": "sound", "video": "video"}
+
 
 class Ref(NamedTuple):
     """A reference to an output of a step; ``$1.masks`` in text."""
@@ -137,6 +140,20 @@ class Plan(BaseModel):
             order.done(*ready)
 
 
+def unnamed(name: str) -> tuple[str, str] | None:
+    """Noun and number of a file that was spoken of without one being given: ``("picture", "")``, or None."""
+    match = _UNNAMED.fullmatch(name)
+    return (_NOUNS[match[1]], match[2]) if match else None
+
+
+def spoken(name: str) -> str:
+    """A value of the plan for people: a file without a name is "the picture" or "picture 2"."""
+    match unnamed(name):
+        case (noun, number):
+            return f"{noun} {number}" if number else f"the {noun}"
+    return name
+
+
 def refs_in(value: Any) -> Iterator[Ref]:
     """Every reference in a value, also inside lists and objects."""
     if (ref := Ref.parse(value)) is not None:
@@ -243,7 +260,7 @@ def _media_of(step: Step) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    return ", ".join(map(_shown, value)) if isinstance(value, (list, tuple)) else str(value)
+    return ", ".join(map(_shown, value)) if isinstance(value, (list, tuple)) else spoken(str(value))
 
 
 def _place(location: tuple[int | str, ...]) -> str:

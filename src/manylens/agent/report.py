@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from manylens.agent.plan import Plan, Ref, Step
+from manylens.agent.plan import Plan, Ref, Step, spoken
 from manylens.agent.wording import answer_of, sentence
 from manylens.render import draw
 from manylens.tasks import Answer, Classification, Evidence
@@ -71,10 +71,12 @@ def page(run: Run) -> str:
         resources.files(__package__).joinpath("data", "report.html.j2").read_text("utf-8")
     )
     nodes, arrows, size = graph(run.plan, {step.step.id: step.state for step in run.steps})
-    pictures = {step.image.id: step.image for step in run.steps if step.image is not None and _given(step)}
+    given = [step.image for step in run.steps if step.image is not None and _given(step)]
+    pictures = {(image.name, image.id): image for image in given}
+    clear = [step for step in run.steps if step.state == "done" and not step.unclear]
     return template.render(
         run=run,
-        outcome=answer_of([step for step in run.steps if step.state == "done"], ()) if _done(run) else "",
+        outcome=answer_of(clear, ()) if clear else "",
         undone=[sentence(step) for step in run.steps if step.state != "done"],
         inputs=[_jpeg(image, image.name) for image in pictures.values()],
         steps=[_card(step) for step in run.steps],
@@ -134,10 +136,6 @@ def _detail(step: Step) -> str:
     return text if len(text) <= 23 else text[:22].rstrip() + "…"
 
 
-def _done(run: Run) -> bool:
-    return any(step.state == "done" for step in run.steps)
-
-
 def _given(run: StepRun) -> bool:
     return Ref.parse(run.step.args.get("image")) is None
 
@@ -172,7 +170,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(_shown(part) for part in value)
     ref = Ref.parse(value)
-    return f"{ref.output} of step {ref.step}" if ref else str(value)
+    return f"{ref.output} of step {ref.step}" if ref else spoken(str(value))
 
 
 def _evidence(result: Any) -> list[Evidence]:

@@ -18,24 +18,35 @@ if TYPE_CHECKING:
 _FOUND = {"segment": "I cut out", "detect": "I found", "track": "I followed", "recognize": "I recognised"}
 
 
-def answer_of(steps: Sequence[StepRun], unclear: Sequence[str]) -> str:
-    """The answer to a request: what each step came to, what failed and what was not understood."""
+def answer_of(steps: Sequence[StepRun], unclear: Sequence[str], *, reasons: bool = True) -> str:
+    """The answer to a request: what each step came to, what failed and what was not understood.
+
+    Args:
+        steps: The steps as they went.
+        unclear: The parts of the request that were not understood.
+        reasons: Whether to say why a step failed.
+    """
     several = len({run.step.args.get("image") for run in steps if "$" not in str(run.step.args.get("image", "$"))}) > 1
     parts = []
     for run in steps:
         name = run.image.name if several and run.image is not None else ""
-        parts.append(f"{name}: {sentence(run)}" if name else sentence(run))
-    parts += [f'I did not understand "{part}".' for part in unclear]
+        said = sentence(run, reasons=reasons)
+        parts.append(f"{name}: {said}" if name else said)
+    parts += [_unclear(part) for part in unclear]
     return ("\n" if several else " ").join(parts) or "I did not find a request in that."
 
 
-def sentence(run: StepRun) -> str:
-    """What one step came to."""
+def sentence(run: StepRun, *, reasons: bool = True) -> str:
+    """What one step came to; why it failed only where reasons are wanted."""
     if run.state == "failed":
-        return f"I could not {doing(run.step)}: {run.error}."
+        return f"I could not {doing(run.step)}: {run.error}." if reasons else f"I could not {doing(run.step)}."
     if run.state == "skipped":
         return f"I did not {doing(run.step)}: {run.error}."
-    return _outcome(run.step, run.result)
+    return _unclear(run.unclear) if run.unclear else _outcome(run.step, run.result)
+
+
+def _unclear(part: str) -> str:
+    return f'I did not understand "{part}".'
 
 
 def doing(step: Step) -> str:

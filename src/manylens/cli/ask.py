@@ -11,9 +11,11 @@ import typer
 
 from manylens.cli.output import complain
 from manylens.cli.parameters import session_for
-from manylens.errors import PlanError, PromptError
+from manylens.errors import ManylensError, OutputError, PlanError, PromptError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from manylens.agent import Plan
 
 
@@ -61,22 +63,28 @@ def ask(
         return
     for file in files or []:
         agent.look_at(file)  # a file that is no good ends here, before anything is run or written
+    if out is not None:
+        agent.check_folder(out)
     run = agent.execute(
-        plan, files or [], out=out, session=session_for({"memory_budget": memory_budget}), models=models, seed=seed
+        plan, files or [], session=session_for({"memory_budget": memory_budget}), models=models, seed=seed
     )
+    if not json:
+        print(f"\n{run.brief}", flush=True)  # before anything is written: a full disk must not cost the answer
+        _print_unclear(part for part in run.unclear if part not in plan.unclear)
+    errors: dict[str, ManylensError] = {str(step.error): step.error for step in run.failed if step.error is not None}
+    if out is not None:
+        try:
+            run = agent.save(run, out)
+        except OutputError as failure:
+            errors[str(failure)] = failure
     if json:
-        print(jsonlib.dumps(run.to_json(), indent=1))
-    else:
-        print(f"\n{run.answer}")
-        if run.files:
-            print("\nfiles")
-            for made in run.files:
-                print(f"  {made}")
-    for step in run.failed:
-        if step.error is not None:
-            complain(step.error)
-    if run.failed:
-        sys.exit(max(step.exit_code for step in run.failed))
+        print(jsonlib.dumps(run.to_json(), indent=1), flush=True)
+    elif run.files:
+        print("\nfiles", *run.files, sep="\n  ", flush=True)
+    for error in errors.values():
+        complain(error)
+    if errors:
+        sys.exit(max(error.exit_code for error in errors.values()))
 
 
 def _model(word: str) -> tuple[str, str]:
@@ -89,5 +97,9 @@ def _model(word: str) -> tuple[str, str]:
 def _print_plan(plan: Plan) -> None:
     print("plan")
     print(plan.describe())
-    for clause in plan.unclear:
-        print(f"not understood: {clause!r}", file=sys.stderr)
+    _print_unclear(plan.unclear)
+
+
+def _print_unclear(parts: Iterable[str]) -> None:
+    for part in parts:
+        print(f"not understood: {part!r}", file=sys.stderr)

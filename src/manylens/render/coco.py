@@ -22,12 +22,13 @@ def coco_json(pairs: Sequence[tuple[Image, Any]]) -> dict[str, Any]:
         ``images``, ``categories`` (ids from 1, in order of appearance) and ``annotations`` with ``bbox`` as x, y,
         width, height, ``area`` in pixels, ``segmentation`` as compressed RLE and ``score``.
     """
-    images: dict[str, dict[str, Any]] = {}
+    images: dict[tuple[str, str], dict[str, Any]] = {}
     categories: dict[str, int] = {}
     rows: list[dict[str, Any]] = []
     for image, found in pairs:
         known = images.setdefault(
-            image.id, {"id": len(images) + 1, "file_name": image.name, "width": image.width, "height": image.height}
+            (image.name, image.id),  # a copy of a file is a picture of its own
+            {"id": len(images) + 1, "file_name": image.name, "width": image.width, "height": image.height},
         )
         for i in range(len(found)):
             name = str(found.data["class_name"][i]) or UNNAMED
