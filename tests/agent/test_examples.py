@@ -38,7 +38,7 @@ def session() -> Iterator[Session]:
         ("coffee.jpg", "How many dogs are there", "I see no dogs."),
         ("astronaut.jpg", "How many people can you see?", "1 person."),
         ("astronaut.jpg", "What is this?", "It is a person."),
-        ("photographer.jpg", "Is there a person or a cat?", "In part, I see a person but no cat."),
+        ("photographer.jpg", "Is there a person or a cat?", "Yes, a person."),
         ("sign.png", "What does the sign say?", 'The sign says "FRESH COFFEE / OPEN DAILY / 8 AM TO 6 PM".'),
         ("sign.png", "what number is on the sign", 'I read "8 AM TO 6 PM".'),
         ("cat.jpg", "What colour is the sky?", 'I do not know what "sky" looks like.'),

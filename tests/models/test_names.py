@@ -62,8 +62,16 @@ def test_what_is_no_thing_of_coco_is_not_guessed(phrase):
     assert names.coco().find(phrase) is None
 
 
-def test_a_misspelt_word_has_its_neighbours():
-    assert "elephant" in names.coco().nearest("elefant")
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("elefant", "elephant"), ("kat", "cat"), ("dgo", "dog"), ("buss", "bus"), ("bannana", "banana")],
+)
+def test_a_misspelt_word_has_its_neighbours(typed, meant):
+    assert names.coco().nearest(typed)[0] == meant
+
+
+def test_what_is_like_no_word_has_no_neighbours():
+    assert names.coco().nearest("qqqxyzzy") == []
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,15 @@ class Lexicon:
         return None
 
     def nearest(self, phrase: str, count: int = 3) -> list[str]:
-        """Words of this list that are spelled most like a phrase."""
-        return difflib.get_close_matches(phrase.casefold().strip(), self.words, count, 0.6)
+        """Words of this list that are spelled most like a phrase, the fewest changes of a letter first."""
+        asked = phrase.casefold().strip()
+        ranked = []
+        for word in self.words:
+            ratio = difflib.SequenceMatcher(None, word, asked).ratio()
+            if ratio >= 0.6:
+                ranked.append((_changes(asked, word), -ratio, word))
+        # Sorting is stable: of equals the first of the list stays first, and class names stand before their synonyms.
+        return [word for *_, word in sorted(ranked, key=lambda row: row[:2])[:count]]
 
     def _hit(self, words: Sequence[str]) -> tuple[Kind, tuple[str, ...]] | None:
         for last in singulars(words[-1]):
@@ -98,6 +105,16 @@ class Lexicon:
             if hit is not None:
                 return hit
         return None
+
+
+def _changes(one: str, two: str) -> int:
+    """The least number of letters to add, drop or replace that makes one word the other (Levenshtein)."""
+    row = list(range(len(two) + 1))
+    for i, a in enumerate(one, 1):
+        before, row = row, [i]
+        for j, b in enumerate(two, 1):
+            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (a != b)))
+    return row[-1]
 
 
 def singulars(word: str) -> Iterator[str]:

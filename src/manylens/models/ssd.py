@@ -36,7 +36,9 @@ _GRIDS = (19, 10, 5, 3, 2, 1)
 _CLASSES = 91  # background and the 90 numbers of COCO
 _VARIANCES = np.array([10, 10, 5, 5], np.float32)
 _CANDIDATES = 1000  # boxes that go into the suppression; more only slow it down
-_OPEN_WORDS = "name a checkpoint for open words: --model IDEA-Research/grounding-dino-tiny"
+_OPEN_WORDS = (
+    "open words need a checkpoint such as IDEA-Research/grounding-dino-tiny, whose loader is not in this version yet"
+)
 
 
 @dataclass(frozen=True)
@@ -174,8 +176,8 @@ def _meaning(name: str) -> names.Meaning:
     meaning = names.coco().find(name)
     if meaning is not None:
         return meaning
-    near = names.coco().nearest(name)
-    like = f" (like it: {', '.join(near)})" if near else ""
+    near = names.coco().nearest(name) or ["person", "cat", "car"]
     raise UnsupportedError(
-        f"{name!r}: the embedded detector knows 80 things and this is none of them{like}", _OPEN_WORDS
+        f"{name!r}: the embedded detector knows 80 things and this is none of them",
+        f"ask for one of the things it knows, such as {', '.join(near)}; {_OPEN_WORDS}",
     )

@@ -31,6 +31,18 @@ SPOON = ("spoon", 0.65, (220, 80, 260, 120))
         ([MAYBE_DOG], "Is there a dog?", "Probably, I see a dog.", "presence"),
         ([CAT], "is there a cat and a dog?", "In part, I see a cat but no dog.", "presence"),
         ([CAT, CUP], "is there an animal?", "Yes, I see a cat.", "presence"),
+        ([CAT], "Are there two cats?", "No, 1 cat.", "presence"),
+        ([CUP, CUP], "Are there two cups?", "Yes, 2 cups.", "presence"),
+        ([CUP, CUP], "Are there exactly 3 cups?", "No, 2 cups.", "presence"),
+        ([CUP, CUP], "Is there one cup?", "No, 2 cups.", "presence"),
+        ([], "Are there two dogs?", "No, I see no dogs.", "presence"),
+        ([DOG, MAYBE_DOG], "Are there two dogs?", "Probably, 2 dogs.", "presence"),
+        ([DOG, FAINT_DOG], "Are there two dogs?", "Probably not, 1 dog.", "presence"),
+        ([CAT, CUP, CUP], "Are there two cups and a dog?", "In part, 2 cups but no dog.", "presence"),
+        ([CAT], "Is there a cat or a dog?", "Yes, a cat.", "presence"),
+        ([CAT, DOG], "Is there a cat or a dog?", "Yes, a cat and a dog.", "presence"),
+        ([CUP], "Is there a cat or a dog?", "No, I see no cat and no dog.", "presence"),
+        ([CAT], "how many cats and dogs are there", "I see 1 cat and no dogs.", "count"),
         ([CAT], "Where is the cat?", "The cat is in the centre.", "position"),
         ([DOG], "Where is the dog?", "The dog is at the top left.", "position"),
         ([CUP, SPOON], "Is the cup left of the spoon?", "Yes, the cup is left of the spoon.", "position"),
@@ -51,7 +63,10 @@ def test_answers(world: Any, things: list[Any], question: str, text: str, kind: 
 @pytest.mark.parametrize(
     ("things", "question", "part"),
     [
-        ([CAT], "Why is the cat sad?", "do not understand"),
+        ([CAT], "Why is the cat sad?", "I do not understand the question 'Why is the cat sad?'."),
+        ([CAT], "When it closes?", "I do not understand the question 'When it closes?'."),
+        ([CAT, CUP], "What is in the cup?", "I do not understand the question 'What is in the cup?'."),
+        ([CAT], "Is there no cat?", "I do not understand the question 'Is there no cat?'."),
         ([CAT], "Is there a unicorn?", 'what "unicorn" looks like'),
         ([CAT], "What colour is the sky?", 'what "sky" looks like'),
         ([], "What colour is the cat?", "I see no cat"),
@@ -68,6 +83,14 @@ def test_what_it_cannot_answer_it_says(world: Any, things: list[Any], question: 
     answer = world(things=things).ask(question)
     assert not answer.known
     assert part in answer.text
+
+
+@pytest.mark.parametrize("things", [[], [FAINT_DOG]])
+@pytest.mark.parametrize("question", ["How many dogs are there?", "Is there a dog?", "Are there two dogs?"])
+def test_what_is_not_seen_is_not_certain(world: Any, things: list[Any], question: str) -> None:
+    answer = world(things=things).ask(question)
+    assert "I see no dog" in answer.text
+    assert (answer.score, answer.evidence) == (None, ())
 
 
 def test_an_unsure_classifier_alone_names_nothing(world: Any) -> None:
@@ -112,6 +135,10 @@ LINES = [("FRESH COFFEE", 0.98, (10, 10, 90, 30)), ("ROUTE 66", 0.95, (150, 90, 
         ("What is written here?", 'It says "FRESH COFFEE / ROUTE 66".'),
         ("what is written on the bus?", 'The bus says "ROUTE 66".'),
         ("What number is on the bus?", 'I read "ROUTE 66".'),
+        ("What does the second line say?", 'That line says "ROUTE 66".'),
+        ("What does the last line say?", 'That line says "ROUTE 66".'),
+        ("What is the first line on the bus?", 'That line says "ROUTE 66".'),
+        ("What is the bus number?", 'I read "ROUTE 66".'),
         ("Is there any text?", 'Yes, it says "FRESH COFFEE / ROUTE 66".'),
     ],
 )
@@ -119,6 +146,26 @@ def test_written_text(world: Any, question: str, text: str) -> None:
     answer = world(things=[("bus", 0.9, (100, 60, 200, 140))], lines=LINES).ask(question)
     assert answer.text == text
     assert {e.kind for e in answer.evidence} == {"text"}
+
+
+@pytest.mark.parametrize(
+    ("written", "question", "text"),
+    [
+        ("8 AM TO 6 PM", "What is the phone number?", "I can read no phone number."),
+        ("12/05/2024", "What is the phone number?", "I can read no phone number."),
+        ("TEL 555-0134 22", "What is the phone number?", 'I read "TEL 555-0134 22".'),
+        ("+49 (0)30 123456", "What is the telephone number on the sign?", 'I read "+49 (0)30 123456".'),
+        ("8 AM TO 6 PM", "What is the order number?", "I can read no order number."),
+        ("8 AM TO 6 PM", "What is the bus number?", "I can read no bus number."),  # no bus is seen
+        ("OPEN", "What does the third line say?", "I can read only 1 line."),
+        ("OPEN", "What does the bus say?", "I can read no text on the bus."),
+        ("OPEN", "What does the fox say?", 'I do not know what "fox" looks like.'),
+    ],
+)
+def test_only_writing_that_fits_the_question_is_an_answer(world: Any, written: str, question: str, text: str) -> None:
+    answer = world(lines=[(written, 0.98, (10, 10, 90, 30))]).ask(question)
+    assert answer.text == text
+    assert answer.known == text.startswith("I read")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from manylens.models.composed.questions import Question, parse
+from manylens.models import names
+from manylens.models.composed.questions import Question, is_thing, parse
 
 Q = Question
 UNDERSTOOD = [
@@ -32,7 +33,12 @@ UNDERSTOOD = [
     ("Is this a cat?", Q("presence", "cat")),
     ("Isn't there a dog?", Q("presence", "dog")),
     ("Tell me whether there is a dog", Q("presence", "dog")),
-    ("Is there a cat or a dog?", Q("presence", "cat, dog")),
+    ("Is there a cat or a dog?", Q("presence", "cat, dog", value="or")),
+    ("Are there two people?", Q("presence", "two person")),
+    ("Are there exactly 3 dogs?", Q("presence", "3 dog")),
+    ("Is there one cat?", Q("presence", "one cat")),
+    ("Is there a parking meter?", Q("presence", "parking meter")),
+    ("Is there a slice of pizza?", Q("presence", "slice of pizza")),
     ("any cats?", Q("presence", "cat")),
     # colour
     ("What colour is the cat?", Q("colour", "cat")),
@@ -85,6 +91,14 @@ UNDERSTOOD = [
     ("What text is on the bus?", Q("text", "bus")),
     ("What is the text on the sign?", Q("text", "sign")),
     ("Read the sign.", Q("text", "sign")),
+    ("what does the second line say", Q("text", value="2")),
+    ("What does the 1st line of the sign say?", Q("text", "sign", value="1")),
+    ("What is the last line?", Q("text", value="-1")),
+    ("What is written on the third line?", Q("text", value="3")),
+    ("read line", None),
+    ("What is the phone number?", Q("number", value="phone")),
+    ("What is the telephone number on the sign?", Q("number", "sign", value="telephone")),
+    ("What is the bus number?", Q("number", value="bus")),
     ("what words can you read?", Q("text")),
     ("Is there any text?", Q("text_presence")),
     ("What number is on the bus?", Q("number", "bus")),
@@ -107,6 +121,32 @@ NOT_UNDERSTOOD = [
     "How many cats are there and what colour is the dog?",
     "Is the cat black because it is night?",
     "What will happen next?",
+    "Is there no cat?",
+    "Are there many people?",
+    "Is there another cat?",
+    "Are there at least two cats?",
+    "Are there twenty cats?",
+    "Is there only a cat?",
+    "Is there a cat and a dog or a bird?",
+    "What colour are the two cups?",
+    "What colour is the left cup?",
+    "What is in the cup?",
+    "What is on the table?",
+    "What is behind the man?",
+    "What is the person wearing?",
+    "What is the woman holding?",
+    "What is the cat doing?",
+    "What is it made of?",
+    "What is the cup made of?",
+    "What is the cup for?",
+    "What is the man like?",
+    "Is there a man wearing a hat?",
+    "Is there a cat on the table?",
+    "How many people are in the car?",
+    "What does the middle line say?",
+    "What is the second word?",
+    "What does the first word say?",
+    "When it closes?",
 ]
 
 
@@ -118,6 +158,11 @@ def test_parse(question: str, expected: Question | None) -> None:
 @pytest.mark.parametrize("question", NOT_UNDERSTOOD)
 def test_what_is_not_understood_gives_none(question: str) -> None:
     assert parse(question) is None
+
+
+@pytest.mark.parametrize("word", names.coco().words)
+def test_every_word_that_the_detector_knows_is_a_thing(word: str) -> None:
+    assert is_thing(word, "name")
 
 
 @pytest.mark.parametrize(("question", "expected"), [row for row in UNDERSTOOD if row[1] is not None])

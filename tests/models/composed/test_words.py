@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manylens.models.composed.words import bare, counted, data, listed, plural, singular, split_names, with_article
+from manylens.models.composed.words import (
+    bare,
+    counted,
+    data,
+    listed,
+    numbered,
+    plural,
+    singular,
+    split_names,
+    with_article,
+)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +84,14 @@ def test_names_never_hold_separators(text: str) -> None:
 @pytest.mark.parametrize(("phrase", "kept"), [("all of the cats", "cats"), ("the", ""), ("another cat", "another cat")])
 def test_bare(phrase: str, kept: str) -> None:
     assert bare(phrase) == kept
+
+
+@pytest.mark.parametrize(
+    ("phrase", "found"),
+    [("two cups", (2, "cups")), ("12 cats", (12, "cats")), ("cup", (None, "cup")), ("two", (2, "")), ("", (None, ""))],
+)
+def test_numbered(phrase: str, found: tuple[int | None, str]) -> None:
+    assert numbered(phrase) == found
 
 
 def test_phrases() -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from manylens.models.base import Model
 from manylens.models.composed import look as see
 from manylens.models.composed.colour import name_colour
 from manylens.models.composed.look import Look, Thing, UnknownWordError
 from manylens.models.composed.questions import Question, parse
-from manylens.models.composed.words import counted, data, listed, plural, split_names, with_article
+from manylens.models.composed.words import counted, data, listed, numbered, plural, split_names, with_article
 from manylens.models.names import everyday
 from manylens.runtime.context import Context
 from manylens.tasks import Answer, AnswerRequest, Evidence, Request, TextLine
@@ -42,7 +43,7 @@ def answer(question: str, look: Look) -> Answer:
     understood = parse(question)
     if understood is None:
         return _unknown(
-            "I do not understand that question; "
+            f"I do not understand the question {' '.join(question.split())!r}. "
             "I can say what is there, how many, where, of what colour, and what is written",
         )
     try:
@@ -69,7 +70,8 @@ def _count(look: Look, question: Question) -> Answer:
         parts.append(counted(len(seen), name or "thing"))
         evidence += [thing.evidence for thing in seen]
         scores += [thing.score for thing in seen]
-    text = listed(parts) if evidence else f"I see {listed(parts)}"  # what is not seen may still be there
+    # What is not seen may still be there.
+    text = listed(parts) if all(part[0].isdigit() for part in parts) else f"I see {listed(parts)}"
     text = text if sure else f"probably {text}"
     return Answer(
         f"{text[:1].upper()}{text[1:]}.", kind="count", score=min(scores, default=None), evidence=tuple(evidence)
@@ -79,32 +81,62 @@ def _count(look: Look, question: Question) -> Answer:
 def _presence(look: Look, question: Question) -> Answer:
     if not question.object:
         return _contents(look, question)
-    names = split_names(question.object)
-    found, evidence, scores = [], [], []
-    for name in names:
-        things = look.things(name)
-        seen = [thing for thing in things if thing.score >= see.SEEN]
-        best = max((thing.score for thing in things), default=0.0)
-        found.append((name, seen, best))
-        evidence += [thing.evidence for thing in (seen or things[:1])]
-        scores.append(best)
-    there = [(name, seen) for name, seen, _ in found if seen]
-    absent = [name for name, seen, _ in found if not seen]
-    sure = all(best >= see.SURE or best < see.FAINT for *_, best in found)
-    parts = []
-    if there:
-        parts.append("I see " + listed([_amount(seen, name) for name, seen in there]))
-    if absent:
-        parts.append(("I see no " if not there else "no ") + listed(absent, "and no"))
+    found = [_sought(look, name) for name in split_names(question.object)]
+    there, absent = [each for each in found if each.holds], [each for each in found if not each.holds]
+    said = there if question.value == "or" and there else found  # of "a cat or a dog" one is enough
+    sure = all(each.sure for each in said)
+    parts = [each.text for each in said if each.number is not None and each.seen]
+    if seen := [each.text for each in said if each.number is None and each.seen]:
+        parts.append(listed(seen) if question.value == "or" else f"I see {listed(seen)}")
+    if missing := [each.text for each in said if not each.seen]:
+        parts.append(("no " if there else "I see no ") + listed(missing, "and no"))
     lead = ("Yes" if there else "No") if sure else ("Probably" if there else "Probably not")
-    if there and absent:
+    if there and absent and said is found:
         lead = "In part" if sure else "Probably in part"
     return Answer(
         f"{lead}, {' but '.join(parts)}.",
         kind="presence",
-        score=round(min(scores), 4) if there else None,
-        evidence=tuple(evidence),
+        score=round(min(each.best for each in said), 4) if any(each.seen for each in said) else None,
+        evidence=tuple(thing.evidence for each in said for thing in each.seen),
     )
+
+
+@dataclass(frozen=True)
+class _Sought:
+    """One thing that a question of presence asks for: what is seen of it, and how many there should be."""
+
+    name: str
+    number: int | None
+    seen: list[Thing]
+    best: float
+    faint: bool
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is there, in the number that was asked for."""
+        return bool(self.seen) if self.number is None else len(self.seen) == self.number
+
+    @property
+    def sure(self) -> bool:
+        """Whether it can be said without "probably"; a number rests on every one of the things."""
+        if self.number is not None and self.seen:
+            return not self.faint and all(thing.score >= see.SURE for thing in self.seen)
+        return self.best >= see.SURE or self.best < see.FAINT
+
+    @property
+    def text(self) -> str:
+        """The thing with its number, ready for a sentence; without "no" where nothing is seen."""
+        if not self.seen:
+            return self.name if self.number is None else plural(self.name)
+        return _amount(self.seen, self.name) if self.number is None else counted(len(self.seen), self.name)
+
+
+def _sought(look: Look, phrase: str) -> _Sought:
+    number, name = numbered(phrase)
+    things = look.things(name)
+    seen = [thing for thing in things if thing.score >= see.SEEN]
+    faint = any(see.FAINT <= thing.score < see.SEEN for thing in things)
+    return _Sought(name, number, seen, max((thing.score for thing in things), default=0.0), faint)
 
 
 def _amount(seen: list[Thing], name: str) -> str:
@@ -278,36 +310,63 @@ def _contents(look: Look, question: Question) -> Answer:
     return _name(look, Question("name"))
 
 
-def _lines(look: Look, question: Question) -> tuple[list[TextLine], str]:
-    """The lines that the question asks for, and what they stand on."""
+def _lines(look: Look, question: Question) -> list[TextLine]:
+    """The lines that the question asks for: those in the box of its thing, or all where no thing is known by that name.
+
+    Raises:
+        UnknownWordError: If nothing is known of the thing, not even that it carries writing.
+    """
     if not question.object:
-        return look.lines(), ""
+        return look.lines()
     try:
         holder = look.main(question.object)
     except UnknownWordError:  # a detector need not know signs for their words to be read
-        holder = None
-    return look.lines(holder.box if holder else None), question.object
+        if question.object.split()[-1] in data("phrases.toml")["carriers"]:
+            return look.lines()
+        raise
+    return look.lines(holder.box) if holder else []
 
 
 def _text(look: Look, question: Question) -> Answer:
-    lines, holder = _lines(look, question)
+    lines, holder = _lines(look, question), question.object
     if not lines:
         where = f" on the {holder}" if holder else ""
         return _unknown(f"I can read no text{where}", "text")
+    if question.value:
+        place = int(question.value)
+        if place > len(lines):
+            return _unknown(f"I can read only {counted(len(lines), 'line')}", "text")
+        return _written('That line says "{}".', [lines[place - 1 if place > 0 else place]])
     subject = f"The {holder}" if holder else "It"
     verb = "say" if holder and holder == plural(holder) else "says"
     return _written(f'{subject} {verb} "{{}}".', lines)
 
 
+_DATE = re.compile(r"\b(?:\d{4}([-/.])\d{1,2}\1\d{1,2}|\d{1,2}([-/.])\d{1,2}\2\d{2,4})\b")
+_PHONE = re.compile(r"\+?\(?\d(?:[ ()./-]{0,3}\d){5,14}(?!\d)")
+"""Six to fifteen digits, with the marks that people put between them."""
+
+
 def _number(look: Look, question: Question) -> Answer:
-    lines = [line for line in _lines(look, question)[0] if any(map(str.isdigit, line.text))]
+    sort = question.value
+    if not sort:
+        lines = [line for line in _lines(look, question) if any(map(str.isdigit, line.text))]
+    elif sort in data("phrases.toml")["phones"]:
+        lines = [line for line in _lines(look, question) if _PHONE.search(_DATE.sub("", line.text))]
+    else:  # "the bus number" stands on a bus that is seen; which one an "order number" is, nothing here can tell
+        try:
+            holder = look.main(sort)
+        except UnknownWordError:
+            holder = None
+        lines = look.lines(holder.box) if holder else []
+        lines = [line for line in lines if any(map(str.isdigit, line.text))]
     if not lines:
-        return _unknown("I can read no number", "text")
+        return _unknown(f"I can read no {sort} number" if sort else "I can read no number", "text")
     return _written('I read "{}".', lines)
 
 
 def _text_presence(look: Look, question: Question) -> Answer:
-    lines, _ = _lines(look, question)
+    lines = _lines(look, question)
     if not lines:
         return Answer("No, I can read no text.", kind="text")
     if max(line.score for line in lines) < 0.9 and all(len(line.text.strip()) < 2 for line in lines):

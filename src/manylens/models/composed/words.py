@@ -68,6 +68,15 @@ def plural(phrase: str) -> str:
     return f"{head} {word}".strip()
 
 
+def numbered(phrase: str) -> tuple[int | None, str]:
+    """A phrase's leading number and the rest: ``two cups`` gives ``(2, "cups")``, ``cup`` gives ``(None, "cup")``."""
+    first, _, rest = phrase.partition(" ")
+    if first.isdecimal() and len(first) <= 6:
+        return int(first), rest
+    number = data("words.toml")["numbers"].get(first.lower())
+    return (None, phrase) if number is None else (number, rest)
+
+
 def counted(count: int, name: str) -> str:
     """``1 cat``, ``2 cats``, ``no cats``."""
     if count == 1:
