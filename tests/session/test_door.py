@@ -15,6 +15,7 @@ from manylens.errors import (
     UnknownModelError,
     UnsupportedError,
 )
+from manylens.session import Session
 from manylens.tasks import request
 from tests.session.fakes import Fake, hub_row, row
 
@@ -93,6 +94,20 @@ class TestHubOutOfReach:
         session = make_session(hub_row("some/model"), offline=True)
         with pytest.raises(NetworkError, match=r"some/model.*MANYLENS_OFFLINE"):
             session.run(ask(), model="some/model")
+
+
+class TestState:
+    def test_a_composed_model_is_as_ready_as_its_parts(self, make_session):
+        whole = row("whole", tasks="answer = ['default']", uses="classify")
+        session = make_session(whole, hub_row("some/model", 'classify = ["closed"]'))
+        assert session.state(session.catalog["some/model"]) == "absent"
+        assert session.state(session.catalog["manylens/whole"]) == "ready"  # it falls to embedded parts only
+
+    def test_on_a_new_machine_nothing_that_needs_weights_is_ready(self, tmp_path):
+        with Session(home=tmp_path) as session:
+            states = {row.id: session.state(row) for row in session.catalog if row.embedded}
+        assert states["manylens/words-to-mask"] == states["manylens/answers"] == states["manylens/vit-s"] == "absent"
+        assert states["manylens/ppocr"] == "ready"
 
 
 class TestMemory:

@@ -37,8 +37,7 @@ def _model(session: Session, row: Row, measure: bool | None, say: Callable[[str]
     from manylens import models
     from manylens.runtime.doctor import choice_of, choose
 
-    states = {session.weights.state(part) for part in (row, *session.catalog.parts(row))}
-    state = "ready" if states == {"ready"} else "absent"
+    state = session.state(row)
     found: dict[str, Any] = {"id": row.id, "tasks": sorted(row.tasks), "state": state, "measured": []}
     if state != "ready" or row.composed:
         return found

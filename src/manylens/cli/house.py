@@ -23,7 +23,7 @@ def models(
 
     session = default_session()
     rows = session.catalog.for_task(get(task).name) if task else list(session.catalog)
-    listed = [_model(row, session.weights.state(row)) for row in rows]
+    listed = [_model(row, session.state(row)) for row in rows]
     if json:
         print(jsonlib.dumps(listed, indent=1))
         return

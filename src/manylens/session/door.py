@@ -29,8 +29,10 @@ from manylens.session.opened import Clicks, Opened, Stream
 from manylens.tasks import Request, get
 
 if TYPE_CHECKING:
-    from manylens.catalog import Row
+    from manylens.catalog import Row, State
     from manylens.models.base import Model, Trainable
+
+_WORST_FIRST: tuple[State, ...] = ("corrupt", "absent", "partial")
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,11 @@ class Session:
             loaded = pins.enter_context(self._lease(self._ready(probe, options), options))
             state = loaded.open(media, self._context(options, lambda: "", None))
             return Stream(state, pins.pop_all())
+
+    def state(self, row: Row) -> State:
+        """Where a model's weights stand on this machine; a composed model is as ready as the models that it calls."""
+        states = {self.weights.state(part) for part in self.catalog.parts(row) or [row]}
+        return "ready" if states == {"ready"} else next(state for state in _WORST_FIRST if state in states)
 
     @contextmanager
     def module(self, model: str) -> Iterator[Trainable]:
