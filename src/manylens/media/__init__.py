@@ -4,7 +4,7 @@ from manylens.media.audio import Audio
 from manylens.media.files import atomic_write
 from manylens.media.formats import ImageInfo, max_pixels
 from manylens.media.image import Image
-from manylens.media.mask import RLE, Mask, MaskInput, from_rle, save_cutout_png, save_mask_png, to_rle
+from manylens.media.mask import RLE, Mask, MaskInput, bounds, from_rle, save_cutout_png, save_mask_png, to_rle
 from manylens.media.pictures import made_by, save_image
 from manylens.media.series import Series
 from manylens.media.sources import without_paths
@@ -20,6 +20,7 @@ __all__ = [
     "Series",
     "Video",
     "atomic_write",
+    "bounds",
     "from_rle",
     "made_by",
     "max_pixels",

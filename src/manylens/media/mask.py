@@ -153,6 +153,14 @@ def from_rle(rle: Mapping[str, Any]) -> BoolMask:
     return np.ascontiguousarray(np.repeat(on, runs).reshape(width, height).T)
 
 
+def bounds(mask: BoolMask) -> tuple[int, int, int, int] | None:
+    """The smallest box around a mask bool ``(H, W)``: ``x0, y0, x1, y1``, max exclusive; None where it is empty."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if not columns.size:
+        return None
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
 def save_mask_png(mask: npt.ArrayLike, path: str | os.PathLike[str]) -> Path:
     """Write a mask as a gray PNG, 255 on the object and 0 elsewhere."""
     import PIL.Image
@@ -181,10 +189,11 @@ def save_cutout_png(image: Image, mask: npt.ArrayLike, path: str | os.PathLike[s
     on = Mask.of(np.asarray(mask), image.size)
     cutout = np.dstack([image.array * on[:, :, np.newaxis], on.astype(np.uint8) * 255])
     if cropped:
-        rows, columns = np.flatnonzero(on.any(axis=1)), np.flatnonzero(on.any(axis=0))
-        if not rows.size:
+        box = bounds(on)
+        if box is None:
             raise MediaError(f"{image.name}: the mask is empty, nothing to cut out", "give a mask with an object")
-        cutout = cutout[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        x0, y0, x1, y1 = box
+        cutout = cutout[y0:y1, x0:x1]
     picture = PIL.Image.fromarray(cutout)
     return atomic_write(path, lambda file: picture.save(file, "PNG"))
 

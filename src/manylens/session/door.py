@@ -137,7 +137,8 @@ class Session:
             ManylensError: One line that names the input and the remedy.
         """
         options = self._options(model, seed, timeout, cancel, cost_cap, progress)
-        return next(self._serve([request], options))
+        (result,) = self._serve([request], options)  # to its end, so that the model is let go here and now
+        return result
 
     def map(
         self,
@@ -283,7 +284,7 @@ class Session:
 
         def call(task: str, request: Request) -> Any:
             # A composed model's calls share its limits but choose their own models.
-            result = next(self._serve([request], replace(options, model=None, parent=call_id()), ctx))
+            (result,) = self._serve([request], replace(options, model=None, parent=call_id()), ctx)
             ctx.notes.setdefault("parts", []).extend(Call.part(result))
             return result
 

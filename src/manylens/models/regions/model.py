@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from manylens.media import Image
+from manylens.media import Image, bounds
 from manylens.models.base import Model
 from manylens.models.regions.features import EdgeEncoder, SalientPatchEncoder
 from manylens.models.regions.solver import Scene, encode_scene, solve
@@ -134,7 +134,5 @@ def boxes_of(masks: np.ndarray) -> np.ndarray:
     """Tight boxes ``xyxy``, max exclusive, float32 ``(N, 4)``, of masks bool ``(N, H, W)``; zeros for an empty mask."""
     boxes = np.zeros((len(masks), 4), np.float32)
     for box, mask in zip(boxes, masks, strict=True):
-        columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-        if columns.size:
-            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        box[:] = bounds(mask) or (0, 0, 0, 0)
     return boxes
