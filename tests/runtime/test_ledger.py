@@ -3,7 +3,9 @@ import multiprocessing
 import os
 import sqlite3
 import threading
+from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -193,19 +195,37 @@ def test_a_fork_opens_its_own_connection(path: Path) -> None:
     assert [entry.task for entry in ledger.rows()] == ["parent", "child", "segment"]
 
 
-def _write(path: str, task: str) -> None:
+def _write(path: str, task: str, start: Barrier) -> None:
+    start.wait()
     ledger = Ledger(path)
-    for _ in range(50):
+    for _ in range(20):
         ledger.record(Entry(task, "m"))
 
 
-def test_two_processes_lose_no_row(path: Path) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=_write, args=(str(path), task)) for task in ("a", "b")]
+@pytest.mark.parametrize("round_", range(10))
+def test_processes_that_open_a_new_file_together_lose_no_row(path: Path, round_: int) -> None:
+    fork = multiprocessing.get_context("fork")
+    names = list("abcdef")
+    start = fork.Barrier(len(names))
+    workers = [fork.Process(target=_write, args=(str(path), name, start)) for name in names]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    tasks = [entry.task for entry in Ledger(path).rows(None)]
-    assert (tasks.count("a"), tasks.count("b")) == (50, 50)
+    assert [worker.exitcode for worker in workers] == [0] * len(names)
+    assert Counter(entry.task for entry in Ledger(path).rows(None)) == dict.fromkeys(names, 20)
+
+
+def test_a_busy_file_costs_one_row_and_not_the_rest(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("manylens.runtime.ledger._BUSY_SECONDS", 0.01)
+    ledger = Ledger(path)
+    ledger.record(Entry("first", "m"))
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    ledger.record(Entry("while busy", "m"))
+    other.execute("ROLLBACK")
+    ledger.record(Entry("after", "m"))
+    assert [entry.task for entry in ledger.rows()] == ["after", "first"]
+    assert "database is locked" in caplog.text

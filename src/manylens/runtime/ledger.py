@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import sqlite3
 import statistics
 import threading
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable
@@ -34,9 +36,9 @@ def utc_now() -> str:
     return utc_text(datetime.now(UTC))
 
 
-def utc_text(time: datetime) -> str:
-    """``time`` as the ledger writes it; a time without a zone is taken as local."""
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def utc_text(when: datetime) -> str:
+    """``when`` as the ledger writes it; a time without a zone is taken as local."""
+    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,9 @@ class Ledger:
             try:
                 return action(self._open())
             except (sqlite3.Error, OSError) as error:
+                if self._connection is not None and _is_busy(error):  # the next row may do better
+                    _log.warning("%s: one call is not written down (%s by another process)", self.path, error)
+                    return otherwise
                 self._broken = True
                 _log.warning("%s: calls are not written down (%s); move the file away for a new one", self.path, error)
                 return otherwise
@@ -205,10 +210,37 @@ class Ledger:
         if self._connection is None or self._process != os.getpid():
             self._inherited = self._connection  # kept, for closing it would clear up under the parent's feet
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, check_same_thread=False)
-            self._process = os.getpid()
-            _prepare(self._connection)
+            connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, check_same_thread=False)
+            self._connection, self._process = None, os.getpid()
+            try:
+                _when_free(lambda: _prepare(connection))
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
         return self._connection
+
+
+def _is_busy(error: Exception) -> bool:
+    # The low byte is the primary code; the rest says which lock it was.
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def _when_free(action: Callable[[], None]) -> None:
+    """Does ``action`` again while another process holds the file.
+
+    SQLite's own time-out does not help here: two processes that turn a new file to WAL at the same moment each hold a
+    read lock that the other waits for, so one is told at once that the file is busy (sqlite.org/wal.html, "Sometimes
+    Queries Return SQLITE_BUSY In WAL Mode").
+    """
+    end = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            return action()
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > end:
+                raise
+        time.sleep(random.uniform(0.005, 0.05))  # unequal waits, or two processes meet again and again
 
 
 def _prepare(database: sqlite3.Connection) -> None:
