@@ -12,7 +12,6 @@ import numpy as np
 from benchmarks._harness import ROOT
 
 EXAMPLES = ROOT / "examples"
-OWN_REGIONS = ROOT / "tests" / "data"
 _LEAST_SHARE = 0.6
 
 
@@ -67,11 +66,11 @@ def regions(folder: Path | None) -> Iterator[Region]:
     """The regions of ``regions.json`` (COCO instances with a ``click`` each), picture by picture.
 
     Args:
-        folder: Holds ``regions.json`` and the pictures that it names; None for the tests' own regions.
+        folder: Holds ``regions.json`` and the pictures that it names; None for those of the examples.
     """
     from pycocotools import mask as coco
 
-    home = folder if folder is not None else OWN_REGIONS
+    home = folder if folder is not None else EXAMPLES
     body = json.loads((home / "regions.json").read_text(encoding="utf-8"))
     images = {image["id"]: image for image in body["images"]}
     for row in sorted(body["annotations"], key=lambda row: row["image_id"]):

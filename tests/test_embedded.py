@@ -19,7 +19,7 @@ pytestmark = pytest.mark.weights
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-DRAWN = json.loads((ROOT / "tests" / "data" / "regions.json").read_text())
+DRAWN = json.loads((ROOT / "examples" / "regions.json").read_text())
 _FILES = {image["id"]: image for image in DRAWN["images"]}
 _NAMES = {category["id"]: category["name"] for category in DRAWN["categories"]}
 REGIONS = {

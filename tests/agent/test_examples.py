@@ -17,7 +17,7 @@ from manylens.session import Session
 
 pytestmark = pytest.mark.weights
 EXAMPLES = Path(__file__).parents[2] / "examples"
-TRUTH = Path(__file__).parents[1] / "data" / "regions.json"
+TRUTH = Path(__file__).parents[2] / "examples" / "regions.json"
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks._claims import Claim, Options, Outcome, Part, claims
 from benchmarks._harness import fresh_home, in_turns, run_module
-from benchmarks._pictures import OWN_REGIONS, crops, iou, regions
+from benchmarks._pictures import EXAMPLES, crops, iou, regions
 from benchmarks.click_quality import anywhere, cuts_counted, interval
 
 KEYS = {"name", "ours", "peer", "unit", "ratio", "goal", "met"}
@@ -73,8 +73,8 @@ def test_what_is_not_there_ends_in_one_line_and_exit_code_2(capsys, words, named
 
 def test_the_folder_of_regions_reaches_the_claim():
     claim, asked = fake(outcome())
-    main(["fake", "--data", str(OWN_REGIONS)], {"fake": claim})
-    assert asked == [Options(data=OWN_REGIONS)]
+    main(["fake", "--data", str(EXAMPLES)], {"fake": claim})
+    assert asked == [Options(data=EXAMPLES)]
 
 
 @pytest.mark.parametrize(
