@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -141,7 +142,7 @@ class Tally(ABC):
             kind = _KINDS[plain["measure"]]
             units = Units(plain["kind"], plain["ids"], plain["clusters"], plain["columns"])
             return kind(units=units, **arrays, **plain.get("fields", {}))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise DataError(f"{path}: not a tally of this version ({error})", "evaluate again") from error
 
     def like(self, **changes: Any) -> Self:

@@ -1,0 +1,166 @@
+"""Two models on the same pictures: a paired bootstrap says whether their difference is real."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from manylens.data.problems import DataError
+from manylens.evaluation.intervals import LEVEL, RESAMPLES, Draws, Estimate, capped, interval
+from manylens.evaluation.tally import FloatArray, Tally
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of two models.
+
+    Attributes:
+        figure: Its name.
+        a: Of the first model.
+        b: Of the second.
+        difference: ``b - a`` with its paired interval.
+        p: Two-sided bootstrap p-value; for per-class figures corrected for their number (Holm 1979).
+        real: Whether ``p`` is below 1 - level.
+        better: ``a`` or ``b`` where the difference is real, else empty.
+    """
+
+    figure: str
+    a: float
+    b: float
+    difference: Estimate
+    p: float
+    real: bool
+    better: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain, NaN as None."""
+        plain = {name: _none(getattr(self, name)) for name in ("figure", "a", "b", "p", "real", "better")}
+        return plain | {"difference": self.difference.to_json()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two tallies compared.
+
+    Attributes:
+        main: The figure that a reader looks at first.
+        differences: By figure.
+        units: How many units both have.
+        clusters: How many pictures these come from.
+        only_a: Units that only the first has, left out.
+        only_b: Units that only the second has, left out.
+        level: Of the intervals.
+    """
+
+    main: str
+    differences: Mapping[str, Difference]
+    kind: str
+    units: int
+    clusters: int
+    only_a: int
+    only_b: int
+    level: float = LEVEL
+
+    @property
+    def verdict(self) -> str:
+        """The main figure in a sentence."""
+        main = self.differences[self.main]
+        if math.isnan(main.difference.value):
+            return f"{self.main} is not defined for both"
+        what = f"{self.main}: a {main.a:.3f}, b {main.b:.3f}, difference {main.difference} (p = {main.p:.3g})"
+        if math.isnan(main.difference.low):
+            return f"{what}: too few pictures to tell whether it is real"
+        return f"{what}: " + (f"real, {main.better} is better" if main.real else "may be chance")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain, NaN as None."""
+        return {
+            "main": self.main,
+            "verdict": self.verdict,
+            "differences": {name: one.to_json() for name, one in self.differences.items()},
+            "kind": self.kind,
+            "units": self.units,
+            "clusters": self.clusters,
+            "only_a": self.only_a,
+            "only_b": self.only_b,
+            "level": self.level,
+        }
+
+
+def compare(a: Tally, b: Tally, *, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL) -> Comparison:
+    """Compare two models on the units that both were judged on; each resample draws the same pictures for both.
+
+    Args:
+        a: Tally of the first model.
+        b: Tally of the second, of the same measure on the same data.
+        resamples: Number of bootstrap resamples.
+        seed: Of the drawing.
+        level: Of the intervals.
+
+    Raises:
+        DataError: They are of different measures, or share no unit.
+    """
+    if a.measure != b.measure or a.units.kind != b.units.kind or a.main_figure != b.main_figure:
+        raise DataError(
+            f"{a.measure} of {a.main_figure} and {b.measure} of {b.main_figure} cannot be compared",
+            "evaluate both models with the same measure",
+        )
+    shared = set(a.units.ids) & set(b.units.ids)
+    if not shared:
+        raise DataError(f"the two evaluations share no {a.units.kind}", "evaluate both models on the same data")
+    base_a, base_b = (np.array([name in shared for name in one.units.ids], float) for one in (a, b))
+    drawn = [cluster for cluster, keep in zip(a.units.clusters, base_a, strict=True) if keep]
+    draws = Draws(drawn, capped(b, capped(a, resamples)), seed)
+    points_a, points_b = a.figures(base_a[np.newaxis]), b.figures(base_b[np.newaxis])
+    names = [name for name in points_a if name in points_b]
+    blocks: list[dict[str, FloatArray]] = []
+    if len(draws.names) > 1:
+        for counts in draws.counts(len(a.units) + len(b.units)):
+            figures_a = a.figures(counts[:, np.maximum(draws.index(a.units.clusters), 0)] * base_a)
+            figures_b = b.figures(counts[:, np.maximum(draws.index(b.units.clusters), 0)] * base_b)
+            blocks.append({name: figures_b[name] - figures_a[name] for name in names})
+    rows = {name: np.concatenate([block[name] for block in blocks]) if blocks else np.zeros(0) for name in names}
+    chance = {name: _p_value(rows[name]) for name in names}
+    chance |= _holm({name: p for name, p in chance.items() if "/" in name})
+    found = {}
+    for name in names:
+        left, right = float(points_a[name][0]), float(points_b[name][0])
+        real = chance[name] < 1 - level
+        ahead = "b" if (right > left) != a.lower(name) else "a"
+        estimate = Estimate(right - left, *interval(rows[name], level))
+        found[name] = Difference(name, left, right, estimate, chance[name], real, ahead if real else "")
+    return Comparison(
+        main=a.main_figure,
+        differences=found,
+        kind=a.units.kind,
+        units=len(shared),
+        clusters=len(draws.names),
+        only_a=len(a.units) - len(shared),
+        only_b=len(b.units) - len(shared),
+        level=level,
+    )
+
+
+def _p_value(differences: FloatArray) -> float:
+    known = differences[~np.isnan(differences)]
+    if not len(known):
+        return math.nan
+    below, above = np.count_nonzero(known <= 0), np.count_nonzero(known >= 0)
+    return min(1.0, 2 * (min(below, above) + 1) / (len(known) + 1))
+
+
+def _holm(chance: Mapping[str, float]) -> dict[str, float]:
+    known = sorted((p, name) for name, p in chance.items() if not math.isnan(p))
+    corrected, least = dict(chance), 0.0
+    for rank, (p, name) in enumerate(known):
+        least = max(least, min(1.0, p * (len(known) - rank)))
+        corrected[name] = least
+    return corrected
+
+
+def _none(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,331 @@
+"""Slices: every figure for each group of a column, the gap between groups, and which groups are too small to judge."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from manylens.data.problems import DataError
+from manylens.evaluation.intervals import LEVEL, RESAMPLES, Draws, Estimate, capped, interval
+from manylens.evaluation.tally import FloatArray, Tally
+
+LEAST_CLUSTERS = 20
+_MOST_VALUES = 12
+_BINS = 4
+_SHUFFLES = 500
+_SIZES = ("small", "medium", "large")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The units that share a value of a column.
+
+    Attributes:
+        name: The value, or the range of a number.
+        units: How many units.
+        clusters: How many pictures they come from.
+        figures: Every figure with its interval.
+        judged: Whether the group is large enough to say anything of it.
+    """
+
+    name: str
+    units: int
+    clusters: int
+    figures: Mapping[str, Estimate]
+    judged: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain, NaN as None."""
+        figures = {name: one.to_json() for name, one in self.figures.items()}
+        return {
+            "name": self.name,
+            "units": self.units,
+            "clusters": self.clusters,
+            "judged": self.judged,
+            "figures": figures,
+        }
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far the groups that can be judged lie apart in one figure.
+
+    Attributes:
+        figure: Its name.
+        best: The group that is served best.
+        worst: The group that is served worst.
+        gap: Best less worst, at least 0, with the interval of the difference of these two groups.
+        ratio: Worst by best (best by worst where less is better): 1 is equal.
+        p: Chance of a gap as large when the groups' names are dealt out at random: unlike the interval it allows for
+            best and worst having been picked because they lie far apart.
+    """
+
+    figure: str
+    best: str
+    worst: str
+    gap: Estimate
+    ratio: float
+    p: float
+
+    @property
+    def real(self) -> bool:
+        """Whether chance is an unlikely cause: p below 0.05."""
+        return self.p < 1 - LEVEL
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain, NaN as None."""
+        return {
+            "figure": self.figure,
+            "best": self.best,
+            "worst": self.worst,
+            "gap": self.gap.to_json(),
+            "ratio": None if math.isnan(self.ratio) else self.ratio,
+            "p": None if math.isnan(self.p) else self.p,
+            "real": self.real,
+        }
+
+
+@dataclass(frozen=True)
+class Sliced:
+    """A tally, sliced by one column.
+
+    Attributes:
+        column: Its name.
+        main: The figure that a reader looks at first.
+        kind: What is counted: image, object, ...
+        groups: By value, in order.
+        gaps: By figure; per-class figures have none. Empty where fewer than two groups can be judged.
+        unknown: Units without a value, left out.
+        least: The number of pictures below which a group is not judged.
+    """
+
+    column: str
+    main: str
+    kind: str
+    groups: Sequence[Group]
+    gaps: Mapping[str, Gap]
+    unknown: int
+    least: int = LEAST_CLUSTERS
+
+    @property
+    def too_small(self) -> list[Group]:
+        """The groups that cannot be judged."""
+        return [group for group in self.groups if not group.judged]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain, NaN as None."""
+        return {
+            "column": self.column,
+            "main": self.main,
+            "kind": self.kind,
+            "unknown": self.unknown,
+            "least": self.least,
+            "groups": [group.to_json() for group in self.groups],
+            "gaps": {name: gap.to_json() for name, gap in self.gaps.items()},
+        }
+
+
+def slice_by(
+    tally: Tally,
+    column: str,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+    least: int = LEAST_CLUSTERS,
+) -> Sliced:
+    """Every figure for each group of a column.
+
+    Values that are lists put a unit into several groups; numbers with more than twelve different values are binned at
+    their quartiles. The same drawn pictures serve all groups of a resample, so gaps between groups that share pictures
+    are judged rightly.
+
+    Args:
+        tally: What was counted.
+        column: A column of its units.
+        resamples: Number of bootstrap resamples.
+        seed: Of the drawing.
+        level: Of the intervals.
+        least: Groups of fewer pictures are shown but not judged.
+
+    Raises:
+        DataError: There is no such column, or no unit has a value in it.
+    """
+    members, unknown = groups_of(tally, column)
+    return slice_with(tally, column, members, unknown=unknown, resamples=resamples, seed=seed, level=level, least=least)
+
+
+def slice_with(
+    tally: Tally,
+    column: str,
+    members: Mapping[str, npt.NDArray[np.bool_]],
+    *,
+    unknown: int = 0,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+    least: int = LEAST_CLUSTERS,
+) -> Sliced:
+    """As :func:`slice_by`, the groups given as bool ``(n,)`` by name."""
+    clusters = np.asarray(tally.units.clusters, dtype=str)
+    sizes = {name: len(set(clusters[inside])) for name, inside in members.items()}
+    points = {name: tally.figures(inside[np.newaxis].astype(float)) for name, inside in members.items()}
+    drawn = _resampled(tally, members, capped(tally, resamples), seed)
+    figures = {
+        name: {
+            figure: Estimate(
+                float(values[0]), *(interval(drawn[name][figure], level) if sizes[name] > 1 else (math.nan, math.nan))
+            )
+            for figure, values in found.items()
+        }
+        for name, found in points.items()
+    }
+    groups = [
+        Group(name, int(inside.sum()), sizes[name], figures[name], sizes[name] >= least)
+        for name, inside in members.items()
+    ]
+    judged = [group.name for group in groups if group.judged]
+    gaps = _gaps(tally, {name: members[name] for name in judged}, figures, drawn, seed, level)
+    return Sliced(column, tally.main_figure, tally.units.kind, groups, gaps, unknown, least)
+
+
+def groups_of(tally: Tally, column: str) -> tuple[dict[str, npt.NDArray[np.bool_]], int]:
+    """The groups of a column as bool ``(n,)`` by name, and how many units have no value.
+
+    Raises:
+        DataError: There is no such column, or no unit has a value in it.
+    """
+    if column not in tally.units.columns:
+        known = ", ".join(tally.units.columns) or "none"
+        raise DataError(f"{column}: no such column to slice by", f"choose one of: {known}")
+    values = [_empty_as_none(value) for value in tally.units.columns[column]]
+    known_values = [value for value in values if value is not None]
+    if not known_values:
+        raise DataError(f"{column}: no {tally.units.kind} has a value in this column", "choose another column")
+    names = _binned(values) if _is_scale(known_values) else [_names(value) for value in values]
+    order = _ordered({name for some in names for name in some}, known_values)
+    members = {name: np.array([name in some for some in names], dtype=bool) for name in order}
+    return members, sum(not some for some in names)
+
+
+def _resampled(
+    tally: Tally, members: Mapping[str, npt.NDArray[np.bool_]], resamples: int, seed: int
+) -> dict[str, dict[str, FloatArray]]:
+    inside_any = np.any(list(members.values()), axis=0)
+    draws = Draws([c for c, keep in zip(tally.units.clusters, inside_any, strict=True) if keep], resamples, seed)
+    blocks: dict[str, list[dict[str, FloatArray]]] = {name: [] for name in members}
+    for weights in draws.weights(tally.units.clusters, inside_any.astype(float)):
+        for name, inside in members.items():
+            blocks[name].append(tally.figures(weights * inside))
+    return {
+        name: {f: np.concatenate([block[f] for block in some]) for f in some[0]} if some else _Missing()
+        for name, some in blocks.items()
+    }
+
+
+class _Missing(dict[str, FloatArray]):
+    """No resamples were asked for: every figure has none."""
+
+    def __missing__(self, key: str) -> FloatArray:
+        return np.zeros(0)
+
+
+def _gaps(
+    tally: Tally,
+    members: Mapping[str, npt.NDArray[np.bool_]],
+    figures: Mapping[str, Mapping[str, Estimate]],
+    drawn: Mapping[str, Mapping[str, FloatArray]],
+    seed: int,
+    level: float,
+) -> dict[str, Gap]:
+    if len(members) < 2:
+        return {}
+    names = list(members)
+    plain = [figure for figure in figures[names[0]] if "/" not in figure]
+    shuffled = _shuffled_gaps(tally, members, plain, seed)
+    gaps = {}
+    for figure in plain:
+        known = [name for name in names if not math.isnan(figures[name][figure].value)]
+        if len(known) < 2:
+            continue
+        ordered = sorted(known, key=lambda name: figures[name][figure].value, reverse=not tally.lower(figure))
+        best, worst = ordered[0], ordered[-1]
+        high, low = figures[best][figure].value, figures[worst][figure].value
+        sign = -1.0 if tally.lower(figure) else 1.0
+        spread = sign * (drawn[best][figure] - drawn[worst][figure])
+        top, bottom = (low, high) if tally.lower(figure) else (high, low)
+        gap = abs(high - low)
+        chance = (np.count_nonzero(shuffled[figure] >= gap - 1e-12) + 1) / (len(shuffled[figure]) + 1)
+        ratio = bottom / top if top else math.nan
+        gaps[figure] = Gap(figure, best, worst, Estimate(gap, *interval(spread, level)), ratio, float(chance))
+    return gaps
+
+
+def _shuffled_gaps(
+    tally: Tally, members: Mapping[str, npt.NDArray[np.bool_]], figures: Sequence[str], seed: int
+) -> dict[str, FloatArray]:
+    """Gaps of each figure when the groups are dealt out at random, ``(S,)``.
+
+    Where every picture lies in one group whole, pictures are dealt out; else units are.
+    """
+    count = capped(tally, _SHUFFLES)
+    rng = np.random.default_rng(seed + 1)
+    table = np.array(list(members.values()))  # (G, n)
+    inside = np.flatnonzero(table.any(axis=0))
+    clusters, at = np.unique(np.asarray(tally.units.clusters, dtype=str)[inside], return_inverse=True)
+    one_of_each = np.zeros((len(members), len(clusters)), dtype=bool)
+    one_of_each[:, at] = table[:, inside]
+    whole = bool((one_of_each[:, at] == table[:, inside]).all())
+    deals = one_of_each if whole else table[:, inside]
+    rows: dict[str, list[float]] = {figure: [] for figure in figures}
+    for _ in range(count):
+        dealt = deals[:, rng.permutation(deals.shape[1])]
+        weights = np.zeros(table.shape)
+        weights[:, inside] = dealt[:, at] if whole else dealt
+        found = tally.figures(weights)
+        for figure in figures:
+            known = found[figure][~np.isnan(found[figure])]
+            rows[figure].append(float(np.ptp(known)) if len(known) > 1 else 0.0)
+    return {figure: np.array(values) for figure, values in rows.items()}
+
+
+def _empty_as_none(value: Any) -> Any:
+    empty = value is None or value == "" or value == [] or (isinstance(value, float) and math.isnan(value))
+    return None if empty else value
+
+
+def _is_scale(values: Sequence[Any]) -> bool:
+    numbers = all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in values)
+    return numbers and len(set(values)) > _MOST_VALUES
+
+
+def _binned(values: Sequence[Any]) -> list[list[str]]:
+    known = np.array([value for value in values if value is not None], dtype=float)
+    edges = np.unique(np.quantile(known, np.linspace(0, 1, _BINS + 1)))
+    labels = [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges)]
+    places = np.clip(np.searchsorted(edges, known, side="right") - 1, 0, len(labels) - 1)
+    named = iter(labels[place] for place in places)
+    return [[] if value is None else [next(named)] for value in values]
+
+
+def _names(value: Any) -> list[str]:
+    if value is None:
+        return []
+    return [str(one) for one in value] if isinstance(value, list | tuple) else [str(value)]
+
+
+def _ordered(names: set[str], values: Sequence[Any]) -> list[str]:
+    if _is_scale(values):
+        return sorted(names, key=lambda name: float(name.split(" to ")[0]))
+    if names <= set(_SIZES):
+        return sorted(names, key=_SIZES.index)
+    try:
+        return sorted(names, key=float)
+    except ValueError:
+        return sorted(names)
