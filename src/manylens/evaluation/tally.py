@@ -62,11 +62,13 @@ class Tally(ABC):
         measure: Name of the kind, for files.
         main: The figure that a reader looks at first.
         lower_is_better: Figures of which less is more (errors, FID).
+        resamples: The most bootstrap resamples that are worth their cost; None for as many as are asked for.
     """
 
     measure: ClassVar[str] = ""
     main: ClassVar[str] = ""
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
+    resamples: ClassVar[int | None] = None
 
     units: Units
 
