@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 from manylens.errors import UserError
 
@@ -79,3 +79,13 @@ class Problems:
     def to_json(self) -> dict[str, Any]:
         """Counts by kind, how many rows were left out, and the problems that were kept."""
         return {"left_out": self.left_out, "counts": dict(self.counts), "problems": [asdict(one) for one in self]}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Self:
+        """What :meth:`to_json` gave."""
+        made = cls()
+        for row in body["problems"]:
+            made._kept.setdefault(row["kind"], []).append(Problem(**row))
+        made.counts.update(body["counts"])
+        made.left_out = body["left_out"]
+        return made
