@@ -175,7 +175,7 @@ class RatioTally(Tally):
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of_values(cls, units: Units, values: Mapping[str, Sequence[float]], **rest: Any) -> Self:
+    def of_values(cls, units: Units, values: Mapping[str, Sequence[float] | FloatArray], **rest: Any) -> Self:
         """Plain means of values by figure; NaN where a unit has no part in it."""
         table = np.array([np.asarray(column, float) for column in values.values()]).reshape(len(values), len(units)).T
         known = ~np.isnan(table)
