@@ -219,3 +219,25 @@ def test_every_model_can_be_measured(load, identity):
     assert probe().shape == probe().shape
     assert np.isfinite(probe()).all()
     assert models.base.Model.probe is not type(load(identity)).probe
+
+
+def test_attention_is_what_the_network_itself_attends_with(folder):
+    import torch
+
+    opened = of_folder(folder, engine="torch").trainable()
+    pixels = opened.preprocess([Image.of(np.random.default_rng(2).integers(0, 256, (50, 70, 3), dtype=np.uint8))])
+    with torch.no_grad():
+        found = opened.attention(pixels)
+        opened.module.set_attn_implementation("eager")
+        expected = []
+        hooks = [
+            block.attention.register_forward_hook(lambda part, given, made: expected.append(made[1]))
+            for block in opened.blocks
+        ]
+        opened.forward(pixels)
+        for hook in hooks:
+            hook.remove()
+    assert len(found) == len(expected) == len(opened.blocks)
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == (1, 4, opened.prefix + (224 // opened.patch) ** 2, opened.prefix + 256)
+        assert one.numpy() == pytest.approx(other.numpy(), abs=1e-6)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from manylens.models import efficientnet, names
+from manylens.models import imagenet, names
 from manylens.tasks import ClassifyRequest, EmbedRequest
 
 LITE3 = "manylens/efficientnet-lite3"
@@ -50,7 +50,7 @@ def test_what_the_names_cannot_say_is_said(run, example):
 
 @pytest.mark.weights
 def test_the_kept_vectors_are_those_of_the_text_encoder(run):
-    space, vectors = efficientnet.label_vectors()
+    space, vectors = imagenet.label_vectors()
     labels = names._table("imagenet-names.toml")["names"]
     assert vectors.shape == (1000, 384)
     for number in (0, 281, 504, 999):

@@ -22,6 +22,7 @@ FAMILIES: dict[str, str] = {
     "regions": "manylens.models.regions.model:Regions",
     "ssd": "manylens.models.ssd:Ssd",
     "efficientnet": "manylens.models.efficientnet:EfficientNet",
+    "lite0": "manylens.models.lite0:Lite0",
     "minilm": "manylens.models.minilm:MiniLm",
     "ppocr": "manylens.models.ppocr:PpOcr",
     "words-to-mask": "manylens.models.composed.words_to_mask:WordsToMask",

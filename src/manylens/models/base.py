@@ -94,9 +94,17 @@ class Trainable:
         blocks: The encoder's blocks in order, first to last, for freezing up to a layer and layer-wise rates.
         lora_targets: Names (suffixes of module paths) of the linear layers that LoRA adapts.
         preprocess: Pictures to a float tensor ``(B, 3, H, W)`` in the module's own normalisation.
-        forward: Pixels ``(B, 3, H, W)`` to a dict of tensors, differentiable; ``image`` ``(B, D)`` and ``dense``
-            ``(B, h, w, D)`` for an encoder.
-        taps: Name to module whose output is worth looking at (attention, block outputs).
+        forward: Pixels ``(B, 3, H, W)`` to a dict of tensors, differentiable: ``image`` ``(B, D)`` of length 1,
+            ``vector`` the same before it is given that length, and ``dense`` ``(B, h, w, D)`` for an encoder;
+            ``logits`` ``(B, len(labels))`` for a classifier.
+        taps: Name to module whose output is worth looking at (attention, block outputs; ``features`` are the last
+            maps of a network that pools them).
+        labels: What each of the ``logits`` stands for.
+        patch: Side of a patch in pixels where blocks give tokens ``(B, prefix + cells, D)``, row by row; 0 where they
+            give maps ``(B, C, h, w)``.
+        prefix: Tokens before the patches, the class token first.
+        attention: Pixels ``(B, 3, H, W)`` to the attention probabilities ``(B, heads, tokens, tokens)`` of each block
+            that ``image`` is made by, first to last (row: who looks, column: at what); None where there are none.
     """
 
     module: torch.nn.Module
@@ -106,3 +114,7 @@ class Trainable:
     preprocess: Callable[[Sequence[Image]], torch.Tensor]
     forward: Callable[[torch.Tensor], dict[str, torch.Tensor]]
     taps: Mapping[str, torch.nn.Module] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    patch: int = 0
+    prefix: int = 0
+    attention: Callable[[torch.Tensor], list[torch.Tensor]] | None = None

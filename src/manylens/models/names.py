@@ -220,6 +220,11 @@ def imagenet(lines: Sequence[str]) -> ImageNet:
     return ImageNet(tuple(labels), Lexicon(entries()))
 
 
+def imagenet_names() -> list[str]:
+    """The first name of each of ImageNet's 1,000 labels, in the order of their numbers."""
+    return list(_table("imagenet-names.toml")["names"])
+
+
 def everyday(label: str) -> str:
     """What people call the thing of an ImageNet label: "tiger cat" is a cat, "Persian cat" too, "espresso" stays.
 

@@ -65,6 +65,22 @@ def features(model: Dinov2Model, vit: Vit, pixels: torch.Tensor) -> tuple[torch.
     return vector[:, 0], dense[:, 1:]
 
 
+def attention(model: Dinov2Model, vit: Vit, pixels: torch.Tensor) -> list[torch.Tensor]:
+    """Attention probabilities ``(B, heads, tokens, tokens)`` of the blocks that the picture's vector is made by."""
+    state, found = model.embeddings(pixels), []
+    for block in model.encoder.layer[: vit.taps.vector + 1]:
+        part: Any = block.attention
+        norm: Any = block.norm1
+        seen = norm(state)
+        # The fused kernels give no probabilities; these few lines do, and leave the network as it is set.
+        query, key = (
+            layer(seen).unflatten(-1, (-1, part.head_dim)).transpose(1, 2) for layer in (part.q_proj, part.k_proj)
+        )
+        found.append((query @ key.transpose(-1, -2) * part.scaling).softmax(dim=-1))
+        state = block(state)
+    return found
+
+
 class TorchEncoder:
     """The network on the torch engine: uint8 pictures in, arrays out, as the compiled graph does."""
 
@@ -117,12 +133,25 @@ def trainable(vit: Vit, centre: np.ndarray, squares: Any) -> Trainable:
     def forward(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         token, patches = features(model, vit, pixels)
         rows, columns = (side // vit.patch for side in pixels.shape[-2:])
+        vector = token - offset.to(token)
         return {
-            "image": torch.nn.functional.normalize(token - offset.to(token), dim=-1),
+            "image": torch.nn.functional.normalize(vector, dim=-1),
+            "vector": vector,
             "dense": patches.unflatten(1, (rows, columns)),
         }
 
     blocks: list[Any] = list(model.encoder.layer)
     taps: dict[str, torch.nn.Module] = {f"block.{i}": block for i, block in enumerate(blocks)}
     taps |= {f"attention.{i}": block.attention for i, block in enumerate(blocks)}
-    return Trainable(model, {"encoder": model}, blocks, _LORA_TARGETS, preprocess, forward, taps)
+    return Trainable(
+        model,
+        {"encoder": model},
+        blocks,
+        _LORA_TARGETS,
+        preprocess,
+        forward,
+        taps,
+        patch=vit.patch,
+        prefix=1,
+        attention=lambda pixels: attention(model, vit, pixels),
+    )
