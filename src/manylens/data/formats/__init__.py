@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 OWN = "manylens"
 FOREIGN = ("coco", "panoptic", "folders", "masks", "csv")
 FORMATS = (OWN, *FOREIGN)
+_MODULES = {"csv": "table"}  # where the module is not named as the format
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def get(name: str) -> Format:
     """
     if name not in FOREIGN:
         raise DataError(f"format {name!r}: not known", f"name one of {', '.join(FORMATS)}")
-    return cast(Format, import_module(f"{__name__}.{name}"))
+    return cast(Format, import_module(f"{__name__}.{_MODULES.get(name, name)}"))
 
 
 def recognise(source: Path) -> str:

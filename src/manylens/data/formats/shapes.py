@@ -1,0 +1,101 @@
+"""Boxes, polygons and run lengths as COCO's JSON has them, and what is wrong with those that are broken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from manylens.data import rle
+from manylens.data.records import Box
+from manylens.errors import MediaError
+
+_FARTHEST = 1e6  # of a polygon's corner; pycocotools walks along each edge pixel by pixel
+
+
+class BrokenError(ValueError):
+    """A row that is left out: its kind of problem, and what is wrong with it."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        self.kind = kind
+        super().__init__(reason)
+
+
+class Size:
+    """The size of a picture, from the labels, else from the file when a polygon needs it."""
+
+    def __init__(self, path: Path, picture: Mapping[str, Any]) -> None:
+        self.path = path
+        sides = picture.get("width"), picture.get("height")
+        good = all(isinstance(side, int | float) and side == side and 1 <= side < 2**31 for side in sides)
+        self.stated: tuple[int, int] | tuple[None, None] = (int(sides[0]), int(sides[1])) if good else (None, None)
+
+    def need(self) -> tuple[int, int]:
+        """Width and height; a `BrokenError` where neither says."""
+        if self.stated[0] is None:
+            from manylens.media import formats
+            from manylens.media.sources import find
+
+            try:
+                self.stated = formats.decode_raw(find(self.path))[0].size
+            except MediaError as error:
+                raise BrokenError("broken mask", f"its image says no size, and {error.what}") from error
+        return self.stated
+
+
+def read_box(value: Any) -> Box | None:
+    """COCO's ``x, y, width, height`` as corners."""
+    if value is None or value == []:
+        return None
+    try:
+        x, y, width, height = (float(number) for number in value)
+    except (TypeError, ValueError) as error:
+        raise BrokenError("broken box", f"its bbox is not four numbers: {str(value)[:60]}") from error
+    if not all(map(math.isfinite, (x, y, width, height))) or width < 0 or height < 0:
+        raise BrokenError("broken box", f"its bbox is not x, y, width, height: {[x, y, width, height]}")
+    return x, y, x + width, y + height
+
+
+def read_mask(value: Any, size: Size) -> Mapping[str, Any] | None:
+    """A segmentation (polygons, RLE with a list of counts or a string) as compressed RLE; None where it is empty."""
+    from pycocotools import mask as coco
+
+    if value is None or value == [] or value == {}:
+        return None
+    if isinstance(value, dict):
+        return _run_lengths(value)
+    if not isinstance(value, list):
+        raise BrokenError("broken mask", f"its segmentation is a {type(value).__name__}")
+    polygons = [value] if not isinstance(value[0], list) else value
+    kept = [polygon for polygon in polygons if polygon]
+    for polygon in kept:
+        _check_polygon(polygon)
+    if not kept:
+        return None
+    width, height = size.need()
+    union = coco.merge(coco.frPyObjects(kept, height, width))
+    return {"size": [height, width], "counts": union["counts"].decode("ascii")}
+
+
+def _check_polygon(polygon: Any) -> None:
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        raise BrokenError("broken mask", "a polygon of it has not three corners or more")
+    try:
+        far = not all(-_FARTHEST < number < _FARTHEST for number in polygon)  # NaN is far too
+    except TypeError as error:
+        raise BrokenError("broken mask", "a polygon of it holds what is no number") from error
+    if far:
+        raise BrokenError("broken mask", "a polygon of it lies out of this world")
+
+
+def _run_lengths(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    from manylens.media.formats import max_pixels
+
+    try:
+        lengths = rle.runs(value)
+        if lengths.sum() > max_pixels():
+            raise ValueError("is over the pixel limit")
+        return rle.packed(value)
+    except ValueError as error:
+        raise BrokenError("broken mask", f"its RLE {error}") from error

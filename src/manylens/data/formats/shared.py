@@ -1,0 +1,263 @@
+"""What the formats have in common: finding pictures, splits in names, JSON, copies, run lengths."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from manylens.data.problems import DataError
+from manylens.errors import MediaError, OutputError
+from manylens.media import atomic_write
+
+PICTURES = frozenset(
+    (
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".avif",
+        ".jp2",
+        ".ppm",
+        ".pgm",
+        ".dcm",
+        ".heic",
+    )
+)
+MASK_FOLDERS = ("masks", "labels", "annotations")
+
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+_SPLIT_IN_NAME = re.compile(rf"(?<![a-z])({'|'.join(sorted(_SPLITS, key=len, reverse=True))})(?![a-z])")
+_PROBED = 20
+
+
+def split_of(folder: str) -> str:
+    """The split that a folder's name stands for; empty where it is none."""
+    return _SPLITS.get(folder.lower(), "")
+
+
+def split_in(path: Path) -> str:
+    """The split that a file's name (``instances_val2017.json``), else its folder's, tells; empty where none."""
+    found = _SPLIT_IN_NAME.search(path.stem.lower())
+    return _SPLITS[found[1]] if found else split_of(path.parent.name)
+
+
+def hidden(name: str) -> bool:
+    """Files and folders that no reader looks at."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name is that of a picture."""
+    return not hidden(name) and os.path.splitext(name)[1].lower() in PICTURES  # noqa: PTH122 (called a million times)
+
+
+def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every folder below, as a relative path with slashes, with its pictures; sorted, links followed once."""
+    seen: set[str] = set()
+
+    def below(relative: str) -> Iterator[tuple[str, list[str]]]:
+        place = folder / relative
+        real = os.path.realpath(place)
+        if real in seen:
+            return
+        seen.add(real)
+        with os.scandir(place) as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries if not hidden(entry.name))
+        yield relative, [name for name, is_folder in found if not is_folder and is_picture(name)]
+        for name, is_folder in found:
+            if is_folder:
+                yield from below(f"{relative}/{name}" if relative else name)
+
+    return below("")
+
+
+def pictures_beside(folder: Path) -> bool:
+    """Whether a folder itself holds pictures."""
+    return any(is_picture(path.name) for path in folder.iterdir())
+
+
+def mask_folder(folder: Path) -> Path | None:
+    """Where the label pictures of a folder are: ``masks/`` and the like beside ``images/``, or itself; None if none."""
+    if (folder / "images").is_dir():
+        for name in MASK_FOLDERS:
+            if (folder / name).is_dir() and any(_pngs(names) for _, names in walk(folder / name)):
+                return folder / name
+    if any(path.stem.endswith("_mask") for path in folder.iterdir() if is_picture(path.name)):
+        return folder
+    return None
+
+
+def _pngs(names: Sequence[str]) -> bool:
+    return any(name.lower().endswith(".png") for name in names)
+
+
+def locator(names: Sequence[str], roots: Sequence[Path]) -> Callable[[str], Path]:
+    """How names in a file become paths of files.
+
+    The first names are looked for under each root, as they are and by their last part alone; what finds a file is used
+    for all. Where nothing is found, names stand under the first root. Backslashes separate too.
+    """
+    probed = [_posix(name) for name in names[:_PROBED]]
+    ways = [(root, whole) for root in roots for whole in (True, False)]
+    root, whole = next(
+        (way for way in ways if any((way[0] / _part(name, way[1])).is_file() for name in probed)), (roots[0], True)
+    )
+
+    def path_of(name: str) -> Path:
+        if "\\" in name and (root / name).is_file():
+            return Path(os.path.abspath(root / name))  # noqa: PTH100
+        return Path(os.path.abspath(root / _part(_posix(name), whole)))  # noqa: PTH100 (links stay links)
+
+    return path_of
+
+
+def _posix(name: str) -> str:
+    # A POSIX file may have a backslash in its name, but labels written on Windows are met far more often.
+    return name.replace("\\", "/")
+
+
+def _part(name: str, whole: bool) -> str:
+    return name if whole else PurePosixPath(name).name
+
+
+def relative(path: str | Path, folder: Path) -> str:
+    """A path as a file in ``folder`` names it: relative, with slashes."""
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: It is missing, cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})", "check the path") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        raise DataError(f"{path}: not JSON ({where})", "get a whole copy of it") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({type(error).__name__})", "save it as JSON in UTF-8") from error
+
+
+def write_json(path: Path, pieces: Iterable[tuple[str, Iterable[Any]]]) -> Path:
+    """Write an object of lists, one row a line, without holding the rows."""
+
+    def stream(file: Any) -> None:
+        for i, (key, rows) in enumerate(pieces):
+            file.write(f"{',' if i else '{'}\n{json.dumps(key)}: [".encode())
+            for k, row in enumerate(rows):
+                file.write((",\n" if k else "\n").encode() + json.dumps(plain(row), ensure_ascii=False).encode())
+            file.write(b"\n]")
+        file.write(b"\n}\n")
+
+    return atomic_write(path, stream)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it; NaN and infinities become null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(one) for one in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+def id_of(value: Any) -> str | None:
+    """An id of a file as text; None where it is none."""
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else None
+
+
+def number_in(id: str) -> int | None:
+    """The number that an id is, where it is one written the plain way."""
+    return int(id) if id.isascii() and id.isdigit() and str(int(id)) == id else None
+
+
+def part_number(id: str, record: str) -> int | None:
+    """The number after the picture's id in ``picture:number``, as readers name parts of label pictures."""
+    return number_in(id[len(record) + 1 :]) if id.startswith(f"{record}:") else None
+
+
+def read_labels(path: Path) -> npt.NDArray[Any]:
+    """The stored values of a label picture, not scaled and not turned to colours: ``(H, W)`` or ``(H, W, C)``.
+
+    Raises:
+        DataError: It is missing, cut short or no picture.
+    """
+    from manylens.media import formats
+    from manylens.media.sources import find
+
+    try:
+        picture, _ = formats.decode_raw(find(path))
+    except MediaError as error:
+        raise DataError(error.what, error.remedy) from error
+    return np.asarray(picture)
+
+
+def encode(on: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """A mask ``(H, W)`` as COCO RLE."""
+    from manylens.media import to_rle
+
+    return dict(to_rle(on))
+
+
+def new_folder(target: Path) -> Path:
+    """Make a folder to write into.
+
+    Raises:
+        OutputError: It cannot be made, or holds something already.
+    """
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        if any(target.iterdir()):
+            raise OutputError(f"{target}: holds something already", "give a new or an empty folder")
+    except OSError as error:
+        raise OutputError(f"{target}: this folder cannot be made ({error.strerror})", "choose another") from error
+    return target
+
+
+def copy(picture: Path, target: Path) -> Path:
+    """Copy a picture, whole or not at all.
+
+    Raises:
+        DataError: It cannot be read.
+        OutputError: It cannot be written.
+    """
+    try:
+        with picture.open("rb") as file:
+            return atomic_write(target, lambda out: shutil.copyfileobj(file, out, 1 << 20))
+    except OSError as error:
+        raise DataError(f"{picture}: cannot be read ({error.strerror or error})", "check the path") from error
