@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from manylens.data.problems import DataError
-from manylens.evaluation.intervals import LEVEL, RESAMPLES, Draws, Estimate, capped, interval
+from manylens.evaluation.intervals import LEVEL, RESAMPLES, Draws, Estimate, about, capped, interval
 from manylens.evaluation.tally import FloatArray, Tally
 
 
@@ -124,6 +124,7 @@ def compare(a: Tally, b: Tally, *, resamples: int = RESAMPLES, seed: int = 0, le
             figures_b = b.figures(counts[:, np.maximum(draws.index(b.units.clusters), 0)] * base_b)
             blocks.append({name: figures_b[name] - figures_a[name] for name in names})
     rows = {name: np.concatenate([block[name] for block in blocks]) if blocks else np.zeros(0) for name in names}
+    rows = {name: about(a, name, float(points_b[name][0] - points_a[name][0]), rows[name]) for name in names}
     chance = {name: _p_value(rows[name]) for name in names}
     chance |= _holm({name: p for name, p in chance.items() if "/" in name})
     found = {}

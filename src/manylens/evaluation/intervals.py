@@ -118,13 +118,23 @@ def estimates(
         if progress is not None:
             progress(done / resamples)
     joined = {name: np.concatenate([block[name] for block in blocks]) for name in points}
-    return {name: Estimate(points[name], *interval(values, level)) for name, values in joined.items()}
+    return {
+        name: Estimate(points[name], *interval(about(tally, name, points[name], values), level))
+        for name, values in joined.items()
+    }
 
 
 def capped(tally: Tally, resamples: int) -> int:
     """The number of resamples that a tally allows: fewer where one costs much."""
     most: int | None = getattr(tally, "resamples", None)
     return resamples if most is None else min(resamples, most)
+
+
+def about(tally: Tally, figure: str, point: float, values: FloatArray) -> FloatArray:
+    """Resampled values, moved so that their median is the point where the tally asks for that."""
+    if figure not in tally.recentred or bool(np.isnan(values).all()):
+        return values
+    return values + (point - float(np.nanmedian(values)))
 
 
 def interval(values: FloatArray, level: float = LEVEL) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manylens.data.problems import DataError
-from manylens.evaluation.intervals import LEVEL, RESAMPLES, Draws, Estimate, capped, interval
+from manylens.evaluation.intervals import LEVEL, RESAMPLES, Draws, Estimate, about, capped, interval
 from manylens.evaluation.tally import FloatArray, Tally
 
 LEAST_CLUSTERS = 20
@@ -177,6 +177,8 @@ def slice_with(
     sizes = {name: len(set(clusters[inside])) for name, inside in members.items()}
     points = {name: tally.figures(inside[np.newaxis].astype(float)) for name, inside in members.items()}
     drawn = _resampled(tally, members, capped(tally, resamples), seed)
+    for name, of_group in drawn.items():
+        of_group.update({f: about(tally, f, float(points[name][f][0]), values) for f, values in of_group.items()})
     figures = {
         name: {
             figure: Estimate(

@@ -62,12 +62,15 @@ class Tally(ABC):
         measure: Name of the kind, for files.
         main: The figure that a reader looks at first.
         lower_is_better: Figures of which less is more (errors, FID).
+        recentred: Figures that repeated pictures push to one side (FID sees too little variety): their intervals are
+            moved to lie about the figure itself.
         resamples: The most bootstrap resamples that are worth their cost; None for as many as are asked for.
     """
 
     measure: ClassVar[str] = ""
     main: ClassVar[str] = ""
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
+    recentred: ClassVar[frozenset[str]] = frozenset()
     resamples: ClassVar[int | None] = None
 
     units: Units
