@@ -123,7 +123,10 @@ def clicks_tally(units: Units, ious: FloatArray, oracle: FloatArray) -> RatioTal
         reached = ious >= target
         short = ~reached.any(axis=1)
         noc, failures = f"NoC@{target * 100:.0f}", f"failed@{target * 100:.0f}"
-        values |= {noc: np.where(short, most, reached.argmax(axis=1) + 1).astype(np.float64), failures: short * 1.0}
+        values |= {
+            noc: np.where(short, most, reached.argmax(axis=1) + 1).astype(np.float64),
+            failures: np.where(short, 1.0, 0.0),
+        }
         errors += [noc, failures]
     extra: dict[str, Any] = {}
     if len(units):
