@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -148,10 +148,8 @@ def _records(
 ) -> Iterator[Record]:
     for picture in pictures:
         key = str(shared.id_of(picture["id"]))
-        own = str(picture.get(_OWN_ID, key))
-        columns = {name: value for name, value in picture.items() if name not in _IMAGE_KEYS and value is not None}
-        path = path_of(picture["file_name"])
-        size = Size(path, picture)
+        own = own_id(picture)
+        size = Size(path_of(picture["file_name"]), picture)
         annotations = []
         captions = []
         for place, row in enumerate(rows.pop(key, ())):
@@ -163,20 +161,39 @@ def _records(
                 annotations.append(_annotation(id, row, names, size))
             except BrokenError as error:
                 problems.add(error.kind, id, f"annotation {id}: {error}")
-        if captions:
-            columns["captions"] = captions
-        if isinstance(columns.get("depth"), str):
-            columns["depth"] = str(path_of(columns["depth"]))
-        yield Record(
-            own,
-            path,
-            size.stated[0],
-            size.stated[1],
-            str(picture.get("split", split) or ""),
-            str(picture.get("label") or ""),
-            tuple(annotations),
-            columns,
-        )
+        yield record(picture, path_of, size, split, tuple(annotations), captions)
+
+
+def own_id(picture: Row) -> str:
+    """The id of a picture's record: the one kept beside a number, else the number."""
+    return str(picture.get(_OWN_ID, shared.id_of(picture["id"])))
+
+
+def record(
+    picture: Row,
+    path_of: Callable[[str], Path],
+    size: Size,
+    split: str,
+    annotations: tuple[Annotation, ...],
+    captions: Sequence[str] = (),
+) -> Record:
+    """The record of a picture's row; ``split`` where the row says none."""
+    columns = {name: value for name, value in picture.items() if name not in _IMAGE_KEYS and value is not None}
+    if captions:
+        columns["captions"] = list(captions)
+    if isinstance(columns.get("depth"), str):
+        columns["depth"] = str(path_of(columns["depth"]))
+    width, height = size.stated
+    return Record(
+        own_id(picture),
+        size.path,
+        width,
+        height,
+        str(picture.get("split", split) or ""),
+        str(picture.get("label") or ""),
+        annotations,
+        columns,
+    )
 
 
 def _annotation(id: str, row: Row, names: Mapping[str, str], size: Size) -> Annotation:
@@ -223,7 +240,7 @@ def write(dataset: Dataset, target: Path) -> Path:
         target: The JSON, or a folder to write one named as the data set.
     """
     path = json_file(dataset, target)
-    numbers = _Numbers.of(dataset)
+    numbers = Numbers.of(dataset)
     pieces = (
         ("images", (image_row(record, numbers.image(record.id), path) for record in dataset.records())),
         ("annotations", _annotation_rows(dataset, numbers)),
@@ -258,7 +275,7 @@ def image_row(record: Record, ids: Row, path: Path) -> Row:
 
 
 @dataclass
-class _Numbers:
+class Numbers:
     """Numbers for ids: those that are numbers keep theirs, all others get the next that is free."""
 
     next_image: int = 1
@@ -266,7 +283,8 @@ class _Numbers:
     images: dict[str, Row] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, dataset: Dataset) -> _Numbers:
+    def of(cls, dataset: Dataset) -> Numbers:
+        """Go through a data set to see which numbers are taken."""
         numbers = cls()
         for record in dataset.records():
             numbers.next_image = max(numbers.next_image, (shared.number_in(record.id) or 0) + 1)
@@ -275,6 +293,7 @@ class _Numbers:
         return numbers
 
     def image(self, id: str) -> Row:
+        """The id of a picture, as its row holds it."""
         if id not in self.images:
             number = shared.number_in(id)
             self.images[id] = {"id": self.next_image, _OWN_ID: id} if number is None else {"id": number}
@@ -282,6 +301,7 @@ class _Numbers:
         return self.images[id]
 
     def annotation(self, id: str | None = None) -> Row:
+        """The id of an annotation, as its row holds it; a free one for None."""
         number = None if id is None else shared.number_in(id)
         if number is not None:
             return {"id": number}
@@ -289,7 +309,7 @@ class _Numbers:
         return {"id": self.next_annotation - 1} | ({} if id is None else {_OWN_ID: id})
 
 
-def _annotation_rows(dataset: Dataset, numbers: _Numbers) -> Iterator[Row]:
+def _annotation_rows(dataset: Dataset, numbers: Numbers) -> Iterator[Row]:
     ids = {category.name: category.id for category in dataset.categories}
     for record in dataset.records():
         image_id = {"image_id": numbers.image(record.id)["id"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from manylens.data import rle
 from manylens.data.records import Box
@@ -25,15 +25,16 @@ class BrokenError(ValueError):
 class Size:
     """The size of a picture, from the labels, else from the file when a polygon needs it."""
 
+    stated: tuple[int, int] | tuple[None, None]
+
     def __init__(self, path: Path, picture: Mapping[str, Any]) -> None:
         self.path = path
-        sides = picture.get("width"), picture.get("height")
-        good = all(isinstance(side, int | float) and side == side and 1 <= side < 2**31 for side in sides)
-        self.stated: tuple[int, int] | tuple[None, None] = (int(sides[0]), int(sides[1])) if good else (None, None)
+        width, height = (_side(picture.get(key)) for key in ("width", "height"))
+        self.stated = (None, None) if width is None or height is None else (width, height)
 
     def need(self) -> tuple[int, int]:
         """Width and height; a `BrokenError` where neither says."""
-        if self.stated[0] is None:
+        if None in self.stated:
             from manylens.media import formats
             from manylens.media.sources import find
 
@@ -41,7 +42,12 @@ class Size:
                 self.stated = formats.decode_raw(find(self.path))[0].size
             except MediaError as error:
                 raise BrokenError("broken mask", f"its image says no size, and {error.what}") from error
-        return self.stated
+        return cast(tuple[int, int], self.stated)
+
+
+def _side(value: Any) -> int | None:
+    whole = isinstance(value, int | float) and math.isfinite(value) and 1 <= value < 2**31
+    return int(value) if whole else None
 
 
 def read_box(value: Any) -> Box | None:
@@ -49,6 +55,8 @@ def read_box(value: Any) -> Box | None:
     if value is None or value == []:
         return None
     try:
+        if not isinstance(value, list | tuple):
+            raise TypeError
         x, y, width, height = (float(number) for number in value)
     except (TypeError, ValueError) as error:
         raise BrokenError("broken box", f"its bbox is not four numbers: {str(value)[:60]}") from error

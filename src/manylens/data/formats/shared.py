@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manylens.data.problems import DataError
+from manylens.data.records import Annotation, Record
 from manylens.errors import MediaError, OutputError
 from manylens.media import atomic_write
 
@@ -234,6 +235,34 @@ def encode(on: npt.NDArray[np.bool_]) -> dict[str, Any]:
     return dict(to_rle(on))
 
 
+def write_png(values: npt.NDArray[Any], path: Path) -> Path:
+    """Write the values of a label picture as they are: uint8 or uint16 ``(H, W)``, or uint8 ``(H, W, 3)``."""
+    import PIL.Image
+
+    picture = PIL.Image.fromarray(values)
+    return atomic_write(path, lambda file: picture.save(file, "PNG"))
+
+
+def painted(parts: Sequence[tuple[int, Annotation]], record: Record, ground: int = 0) -> npt.NDArray[np.int64]:
+    """A label picture ``(H, W)``: each annotation's mask in its number, the first on top, on a ground.
+
+    Raises:
+        DataError: A mask is not of the picture's size, or nothing says how large the picture is.
+    """
+    from manylens.media import from_rle
+
+    sizes = {tuple(one.mask["size"]) for _, one in parts if one.mask is not None}
+    if record.width is not None and record.height is not None:
+        sizes.add((record.height, record.width))
+    if len(sizes) != 1:
+        raise DataError(f"image {record.id}: its masks are of {len(sizes)} sizes", "give masks of the image's size")
+    canvas = np.full(sizes.pop(), ground, dtype=np.int64)
+    for number, one in reversed(parts):
+        if one.mask is not None:
+            canvas[from_rle(one.mask)] = number
+    return canvas
+
+
 def new_folder(target: Path) -> Path:
     """Make a folder to write into.
 
@@ -247,6 +276,16 @@ def new_folder(target: Path) -> Path:
     except OSError as error:
         raise OutputError(f"{target}: this folder cannot be made ({error.strerror})", "choose another") from error
     return target
+
+
+def free(path: PurePosixPath, taken: set[str]) -> PurePosixPath:
+    """A path that is not taken, told apart by a number, and now taken; upper and lower case are the same."""
+    wish, number = path, 1
+    while str(wish).lower() in taken:
+        number += 1
+        wish = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    taken.add(str(wish).lower())
+    return wish
 
 
 def copy(picture: Path, target: Path) -> Path:
