@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from manylens.agent.plan import Plan, Ref, Step, spoken
 from manylens.agent.wording import answer_of, sentence
 from manylens.render import draw
+from manylens.render.page import Picture, cutout, jpeg
+from manylens.render.page import page as html
 from manylens.tasks import Answer, Classification, Evidence
-from manylens.version import __version__
 
 if TYPE_CHECKING:
-    import PIL.Image
-
     from manylens.agent.executor import Run, StepRun
-    from manylens.media import Image
 
-_LONGEST = 1000
-_QUALITY = 86
 _MOST_CUTOUTS = 6
 _NODE = (196, 58)
 _GAP = (84, 22)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture on the page: ``src`` is a data URI; ``cut`` asks for a chequered ground behind what is transparent."""
-
-    src: str
-    alt: str
-    width: int
-    height: int
-    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,27 +44,22 @@ class Arrow:
 
 def page(run: Run) -> str:
     """The page of a run as HTML, with everything in it."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(
-        resources.files(__package__).joinpath("data", "report.html.j2").read_text("utf-8")
-    )
     nodes, arrows, size = graph(run.plan, {step.step.id: step.state for step in run.steps})
     given = [step.image for step in run.steps if step.image is not None and _given(step)]
     pictures = {(image.name, image.id): image for image in given}
     clear = [step for step in run.steps if step.state == "done" and not step.unclear]
-    return template.render(
+    return html(
+        "manylens.agent",
+        "report.html.j2",
         run=run,
         outcome=answer_of(clear, ()) if clear else "",
         undone=[sentence(step) for step in run.steps if step.state != "done"],
-        inputs=[_jpeg(image, image.name) for image in pictures.values()],
+        inputs=[jpeg(image, image.name) for image in pictures.values()],
         steps=[_card(step) for step in run.steps],
         nodes=nodes,
         arrows=arrows,
         graph_size=size,
         node_size=_NODE,
-        version=__version__,
     )
 
 
@@ -197,37 +172,13 @@ def _pictures(run: StepRun) -> list[Picture]:
         return []
     drawn = draw(run.image, run.result) if run.state == "done" else None
     if drawn is None:
-        return [_jpeg(run.image, run.image.name)] if not _given(run) else []
-    shown = [_jpeg(drawn, f"{run.step.task} on {run.image.name}")]
+        return [jpeg(run.image, run.image.name)] if not _given(run) else []
+    shown = [jpeg(drawn, f"{run.step.task} on {run.image.name}")]
     if getattr(run.result, "mask", None) is not None:
         pairs = zip(run.result.mask, run.result.data["class_name"], strict=True)
         shown += [
-            _cutout(run.image, mask, str(name) or "object") for mask, name in list(pairs)[:_MOST_CUTOUTS] if mask.any()
+            cutout(run.image, mask, f"the {name or 'object'} cut out")
+            for mask, name in list(pairs)[:_MOST_CUTOUTS]
+            if mask.any()
         ]
     return shown
-
-
-def _jpeg(image: Image | np.ndarray, alt: str) -> Picture:
-    import PIL.Image
-
-    picture = PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image.pil()
-    picture.thumbnail((_LONGEST, _LONGEST))
-    return _picture(picture, alt, "JPEG", quality=_QUALITY, optimize=True)
-
-
-def _cutout(image: Image, mask: np.ndarray, name: str) -> Picture:
-    import PIL.Image
-
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    on = mask[part]
-    picture = PIL.Image.fromarray(np.dstack([image.array[part] * on[..., None], on.astype(np.uint8) * 255]))
-    picture.thumbnail((_LONGEST // 2, _LONGEST // 2))
-    return _picture(picture, f"the {name} cut out", "PNG", cut=True)
-
-
-def _picture(picture: PIL.Image.Image, alt: str, form: str, cut: bool = False, **how: Any) -> Picture:
-    file = io.BytesIO()
-    picture.save(file, form, **how)
-    uri = f"data:image/{form.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
-    return Picture(uri, alt, *picture.size, cut)
