@@ -12,15 +12,19 @@ import numpy as np
 
 from manylens.data import selection, store
 from manylens.data.check import checked, unique
+from manylens.data.describe import describe
+from manylens.data.fingerprint import fingerprint
+from manylens.data.places import Places
 from manylens.data.problems import DataError, Problems
 from manylens.data.records import Category, Record
 from manylens.data.selection import Splits
+from manylens.data.splits import assigned, check_strata
 from manylens.data.tables import Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_WHERE = ("id", "split", "label", "width", "height", "file")
+_FIELDS = ("id", "split", "label", "width", "height", "file")
 
 
 class Dataset:
@@ -171,7 +175,7 @@ class Dataset:
         Raises:
             DataError: There is no such column.
         """
-        values: list[Any] = self._column(column).to_pylist()
+        values: list[Any] = self.column(column).to_pylist()
         return values
 
     def select(
@@ -197,10 +201,10 @@ class Dataset:
         if split is not None:
             keep &= selection.in_split(self._split_codes(), split)
         if ids is not None:
-            keep &= selection.with_ids(self._column("id"), ids)
-        selection.check_where(where or {}, (*_WHERE, *self.columns))
+            keep &= selection.with_ids(self.column("id"), ids)
+        selection.check_where(where or {}, (*_FIELDS, *self.columns))
         for name, value in (where or {}).items():
-            keep &= selection.where_equal(name, self._column(name), value)
+            keep &= selection.where_equal(name, self.column(name), value)
         if limit is not None and limit < 1:
             raise DataError(f"limit: {limit} records are none", "give 1 or more")
         if not keep.any():
@@ -210,6 +214,117 @@ class Dataset:
             raise DataError(f"{self.name or 'data set'}: no record has {' and '.join(asked)}", "ask for less at once")
         kept = np.flatnonzero(keep)[:limit]
         return self._viewed(kept)
+
+    def split(
+        self, fractions: Mapping[str, float], *, stratify: str | None = None, group: str | None = None, seed: int = 0
+    ) -> Dataset:
+        """The same records with new splits.
+
+        Args:
+            fractions: Share of each split, such as ``{"train": 0.8, "val": 0.2}``; they sum to 1.
+            stratify: Column of classes, such as ``label``, of which each split gets its share.
+            group: Column of what must not be parted, such as ``patient``.
+            seed: Another seed is another split; the order of rows does not matter.
+
+        Raises:
+            DataError: There is no such column, or it holds no classes; the shares do not sum to 1.
+        """
+        strata = None if stratify is None else self.values(stratify)
+        if stratify is not None and strata is not None:
+            check_strata(stratify, strata)
+        groups = None if group is None else self.values(group)
+        codes = assigned(self.values("id"), fractions, strata=strata, groups=groups, seed=seed)
+        return self._like(self._view, Splits(tuple(fractions), codes))
+
+    def save(self, folder: str | os.PathLike[str], *, copy: bool = False) -> Dataset:
+        """Write it in our own form: ``dataset.json``, ``images.parquet``, ``annotations.parquet``.
+
+        Args:
+            folder: Made where it is missing. A data set that stands there is replaced once all is written.
+            copy: Whether pictures that lie elsewhere are copied into it; else they are named where they lie.
+
+        Returns:
+            The data set as it is saved.
+
+        Raises:
+            OutputError: It cannot be written; what stood there is untouched.
+        """
+        target = Path(folder)
+        places = Places(target, copy)
+        try:
+            rows = places.placed(self.records())
+            name = self.name or target.resolve().name
+            store.save(rows, target, name=name, categories=self.categories, problems=self.problems)
+        except BaseException:
+            places.undo()
+            raise
+        saved = Dataset.open(target)
+        saved.problems = self.problems
+        return saved
+
+    def export(self, target: str | os.PathLike[str], format: str) -> Path:
+        """Write it in any format: ``coco``, ``panoptic``, ``folders``, ``masks``, ``csv``, or our own.
+
+        Raises:
+            DataError: There is no such format, or it cannot hold what is here.
+            OutputError: It cannot be written.
+        """
+        from manylens.data import formats
+
+        if format == formats.OWN:
+            self.save(target)
+            return Path(target)
+        return formats.get(format).write(self, Path(target))
+
+    def check(self) -> Problems:
+        """Look at each row as :meth:`read` does: what is wrong, and what was as it was read."""
+        problems = Problems()
+        problems.extend(self.problems)
+        for _ in checked(self.records(), self.categories, problems):
+            pass
+        return problems
+
+    def fingerprint(self, *, pixels: bool = True) -> str:
+        """The content hash: 64 hexadecimal digits; order, place on the disk and format do not matter.
+
+        Args:
+            pixels: Whether the bytes of the pictures count; without them no picture is opened.
+
+        Raises:
+            DataError: A picture is missing.
+        """
+        return fingerprint(self.records(), self.categories, pixels=pixels)
+
+    def describe(self) -> dict[str, Any]:
+        """Counts by split, label and category, and what each column holds, as plain values for JSON."""
+        return describe(self)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A field or column of all records as Arrow, the fast way where there are many.
+
+        Raises:
+            DataError: There is no such column.
+        """
+        import pyarrow as pa
+
+        selection.known(name, (*_FIELDS, *self.columns))
+        if name == "split" and self._splits is not None:
+            held = pa.DictionaryArray.from_arrays(pa.array(self._splits.codes), pa.array(self._splits.names))
+            return pa.chunked_array([held.dictionary_decode()])
+        column = self._store.column(name)
+        return column if self._view is None else column.take(pa.array(self._view))
+
+    def annotation_column(self, name: str) -> pa.ChunkedArray:
+        """A field or column of all annotations as Arrow.
+
+        Raises:
+            DataError: There is no such column.
+        """
+        import pyarrow as pa
+
+        selection.known(name, (*store.ANNOTATION_FIELDS, *self.annotation_columns))
+        column = self._store.annotation_column(name)
+        return column if self._view is None else column.take(pa.array(self._store.annotation_rows(self._view)))
 
     def _viewed(self, kept: Rows) -> Dataset:
         splits = None if self._splits is None else Splits(self._splits.names, self._splits.codes[kept])
@@ -221,18 +336,8 @@ class Dataset:
     def _rows(self) -> Rows:
         return np.arange(len(self), dtype=np.int64) if self._view is None else self._view
 
-    def _column(self, name: str) -> pa.ChunkedArray:
-        import pyarrow as pa
-
-        selection.known(name, (*_WHERE, *self.columns))
-        if name == "split" and self._splits is not None:
-            held = pa.DictionaryArray.from_arrays(pa.array(self._splits.codes), pa.array(self._splits.names))
-            return pa.chunked_array([held.dictionary_decode()])
-        column = self._store.column(name)
-        return column if self._view is None else column.take(pa.array(self._view))
-
     def _split_codes(self) -> Splits:
-        return self._splits if self._splits is not None else Splits.of(self._column("split"))
+        return self._splits if self._splits is not None else Splits.of(self.column("split"))
 
     def _filled(self) -> Dataset:
         if len(self):

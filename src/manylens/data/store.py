@@ -8,8 +8,9 @@ streams). ``dataset.json`` is written last; it and the tables carry one stamp, s
 from __future__ import annotations
 
 import json
+import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from manylens.data import rle
+from manylens.data.places import PATH_COLUMNS
 from manylens.data.problems import DataError, Problems
 from manylens.data.records import Annotation, Category, Record
 from manylens.data.tables import Rows, Spool, Table, TableWriter
+from manylens.errors import OutputError
 from manylens.media import atomic_write
 
 if TYPE_CHECKING:
@@ -66,6 +69,10 @@ class Store:
         """A field or column of all records."""
         return self.images.column(name if name in IMAGE_FIELDS else stored_name(name, IMAGE_FIELDS))
 
+    def annotation_column(self, name: str) -> pa.ChunkedArray:
+        """A field or column of all annotations."""
+        return self.annotations.column(name if name in ANNOTATION_FIELDS else stored_name(name, ANNOTATION_FIELDS))
+
     def annotation_rows(self, rows: Rows) -> Rows:
         """Numbers of the annotations of these records."""
         starts, counts = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
@@ -88,7 +95,7 @@ def stored_name(name: str, fields: tuple[str, ...]) -> str:
 
 def collect(records: Iterable[Record], problems: Problems) -> Store:
     """Keep a stream of records: few in memory, many in temporary files."""
-    return _written(records, Spool(), Spool(), None, "", problems)
+    return _written(records, Spool(), Spool(), "", problems)
 
 
 def save(
@@ -97,25 +104,26 @@ def save(
     *,
     name: str,
     categories: tuple[Category, ...],
-    file_name: Callable[[Path], str],
     problems: Problems,
 ) -> None:
     """Write records as a folder; what stood there is replaced at the end, or stays when anything fails.
 
     Args:
-        records: The records.
+        records: The records, with their paths as they shall stand in the table.
         folder: Made where it is missing.
         name: Of the data set.
         categories: Of the data set.
-        file_name: Gives what stands in the table for a file.
         problems: Takes columns of mixed types.
+
+    Raises:
+        OutputError: The disk is full, or the folder cannot be written to.
     """
     stamp = secrets.token_hex(8)
     parts = {final: folder / f".{final}.{stamp}.part" for final in (IMAGES, ANNOTATIONS)}
     atomic_write(folder / f".{stamp}.part", b"")  # says in one line why a folder cannot be written to
     (folder / f".{stamp}.part").unlink()
     try:
-        store = _written(records, parts[IMAGES], parts[ANNOTATIONS], file_name, stamp, problems)
+        store = _written(records, parts[IMAGES], parts[ANNOTATIONS], stamp, problems)
         header = {
             "format": "manylens data set",
             "version": VERSION,
@@ -129,8 +137,12 @@ def save(
         }
         for table, final in ((store.images, IMAGES), (store.annotations, ANNOTATIONS)):
             assert isinstance(table.source, Path)
+            with table.source.open("rb") as file:
+                os.fsync(file.fileno())
             table.source.replace(folder / final)
         atomic_write(folder / HEADER, json.dumps(header, indent=1, ensure_ascii=False).encode())
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror or error})", "free some space") from error
     finally:
         for left in folder.glob(f".*.{stamp}.part*"):
             left.unlink(missing_ok=True)
@@ -177,7 +189,6 @@ def _written(
     records: Iterable[Record],
     images: Path | Spool,
     annotations: Path | Spool,
-    file_name: Callable[[Path], str] | None,
     stamp: str,
     problems: Problems,
 ) -> Store:
@@ -192,8 +203,15 @@ def _written(
     parts = writer(schemas[1], annotations, ANNOTATION_FIELDS)
     try:
         for record in records:
-            file = str(record.path) if file_name is None else file_name(record.path)
-            row = (record.id, file, record.width, record.height, record.split, record.label, len(record.annotations))
+            row = (
+                record.id,
+                record.path.as_posix(),
+                record.width,
+                record.height,
+                record.split,
+                record.label,
+                len(record.annotations),
+            )
             pictures.add(row, record.columns)
             for one in record.annotations:
                 parts.add(_annotation_row(record.id, one), one.columns)
@@ -233,6 +251,8 @@ def _records(
     start = 0
     for (id, file, width, height, split, label, count), columns in zip(zip(*fields, strict=True), free, strict=True):
         path = Path(file) if base is None else base / file
+        if base is not None:
+            columns |= {name: str(base / columns[name]) for name in PATH_COLUMNS if name in columns}
         held = tuple(annotations[start : start + count])
         start += count
         yield Record(id, path, width, height, split, label, held, columns)

@@ -1,0 +1,143 @@
+"""Splits of a data set: by share, alike in a column (strata), and with what belongs together kept together (groups).
+
+Each record or group has its place in an order that a hash of the seed and its own name gives, so a split depends
+neither on the order of rows nor on the machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from manylens.data.problems import DataError
+
+Codes = npt.NDArray[np.int32]
+
+_MANY = 0.5  # a column with more different values than this share of the records is no column of classes,
+_FEW = 20  # unless they are few
+
+
+def assigned(
+    ids: Sequence[str],
+    fractions: Mapping[str, float],
+    *,
+    strata: Sequence[Any] | None = None,
+    groups: Sequence[Any] | None = None,
+    seed: int = 0,
+) -> Codes:
+    """Which split each record goes to.
+
+    Without groups each stratum meets the shares to within one record. With groups the split that needs a group most,
+    over all of its strata, gets it whole, the largest group first; shares are met as well as the groups allow.
+
+    Args:
+        ids: Of the records, unique.
+        fractions: Share of each split, such as ``{"train": 0.8, "val": 0.2}``; they sum to 1.
+        strata: Class of each record that every split shall hold alike; None is a class of its own.
+        groups: What each record belongs to and is never parted from; None belongs to nothing.
+        seed: Of the order.
+
+    Returns:
+        int32 ``(records,)``: numbers in ``fractions``.
+
+    Raises:
+        DataError: The shares are not positive or do not sum to 1.
+    """
+    shares = _shares(fractions)
+    layer = _codes(["" if one is None else repr(one) for one in strata] if strata is not None else [""] * len(ids))
+    if groups is None:
+        return _by_record(ids, shares, layer, seed)
+    # A record of no group is a group by itself; the leading word keeps its name apart from those of groups.
+    names = [f"id {id}" if one is None else f"group {one!r}" for id, one in zip(ids, groups, strict=True)]
+    return _by_group(names, shares, layer, seed)
+
+
+def check_strata(column: str, values: Sequence[Any]) -> None:
+    """Raise where a column does not sort records into classes.
+
+    Raises:
+        DataError: It holds nothing, lists, or about as many values as there are records.
+    """
+    found = {value for value in values if value not in (None, "") and not isinstance(value, list)}
+    if not found:
+        raise DataError(f"stratify {column!r}: no record has one value there", "name a column of classes")
+    if len(found) > max(_MANY * len(values), _FEW):
+        raise DataError(
+            f"stratify {column!r}: holds {len(found)} different values among {len(values)} records",
+            "name a column of classes",
+        )
+
+
+def _shares(fractions: Mapping[str, float]) -> npt.NDArray[np.float64]:
+    values = [float(share) for share in fractions.values()]
+    for name, share in zip(fractions, values, strict=True):
+        if not name or not (math.isfinite(share) and share > 0):
+            raise DataError(f"split {name!r}: its share is {share:g}", "name each split and give it more than 0")
+    if abs(sum(values) - 1) > 1e-6:
+        raise DataError(
+            f"splits: their shares sum to {sum(values):g}, not to 1", "give shares such as train=0.8 and val=0.2"
+        )
+    return np.asarray(values)
+
+
+def _codes(names: Sequence[str]) -> npt.NDArray[np.int64]:
+    return np.unique(np.asarray(names), return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _keys(names: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
+    """A number of each name that looks drawn by chance."""
+    start = hashlib.sha256(f"{seed}|".encode())
+    keys = bytearray()
+    for name in names:
+        one = start.copy()
+        one.update(name.encode())
+        keys += one.digest()[:8]
+    return np.frombuffer(bytes(keys), dtype=">u8").astype(np.uint64)
+
+
+def _by_record(ids: Sequence[str], shares: npt.NDArray[np.float64], layer: npt.NDArray[np.int64], seed: int) -> Codes:
+    order = np.lexsort((np.asarray(ids), _keys(ids, seed), layer))
+    codes = np.empty(len(ids), dtype=np.int32)
+    owed = np.zeros(len(shares))  # what earlier strata were rounded away from, so that the whole comes out right too
+    for rows in np.split(order, np.flatnonzero(np.diff(layer[order])) + 1):
+        exact = shares * len(rows)
+        counts = np.floor(exact + 1e-9).astype(np.int64)
+        owed += exact - counts
+        for _ in range(len(rows) - int(counts.sum())):
+            # At most one more each: a share is met to within one record in every stratum.
+            open_to = counts < np.ceil(exact - 1e-9)
+            next_one = int(np.argmax(np.where(open_to, owed, -np.inf)))
+            counts[next_one] += 1
+            owed[next_one] -= 1
+        codes[rows] = np.repeat(np.arange(len(shares), dtype=np.int32), counts)
+    return codes
+
+
+def _by_group(names: Sequence[str], shares: npt.NDArray[np.float64], layer: npt.NDArray[np.int64], seed: int) -> Codes:
+    units, unit = np.unique(np.asarray(names), return_inverse=True)
+    unit = unit.reshape(-1)
+    sizes = np.bincount(unit)
+    totals = np.bincount(layer).astype(np.float64)
+    missing = shares[:, np.newaxis] * totals  # (splits, strata): what each still needs
+    missing_all = shares * len(names)
+    # The strata of each unit, with their counts, side by side.
+    pairs, counts = np.unique(unit * len(totals) + layer, return_counts=True)
+    strata = pairs % len(totals)
+    starts = np.searchsorted(pairs // len(totals), np.arange(len(units) + 1))
+    chosen = np.empty(len(units), dtype=np.int32)
+    for one in np.lexsort((units, _keys(units.tolist(), seed), -sizes)):
+        part = slice(starts[one], starts[one + 1])
+        of, count = strata[part], counts[part]
+        # How much the squared distance from the shares grows, in each stratum and in all, each by its size.
+        growth = ((count - 2 * missing[:, of]) * count / totals[of]).sum(axis=1)
+        growth += (sizes[one] - 2 * missing_all) * sizes[one] / len(names)
+        best = int(np.argmin(growth))
+        chosen[one] = best
+        missing[best, of] -= count
+        missing_all[best] -= sizes[one]
+    return chosen[unit]
