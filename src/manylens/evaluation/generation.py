@@ -162,7 +162,9 @@ def _pairs(a: Features, b: Features, left: FloatArray, right: FloatArray) -> Flo
 
 def _within(features: Features, weights: FloatArray) -> FloatArray:
     """The mean kernel of two different pictures of a set; a weight of 2 is the picture twice."""
-    itself = weights @ (np.einsum("nd,nd->n", features, features, dtype=np.float64) / features.shape[1] + 1) ** 3
+    itself = (
+        weights @ (np.einsum("nd,nd->n", features, features, dtype=np.float64) / max(features.shape[1], 1) + 1) ** 3
+    )
     total = weights.sum(axis=1)
     return ratio(_pairs(features, features, weights, weights) - itself, np.where(total > 1, total * (total - 1), 0.0))
 
@@ -238,15 +240,18 @@ class Generation(Measure):
     def tally(self) -> GenerationTally:
         """See :meth:`Measure.tally`."""
         columns = {name: [row[name] for row in self._columns] for name in self.columns}
-        made = np.array(self._made, np.float32)
         cosines = np.array(self._cosines)
         return GenerationTally(
             Units("image", list(self._ids), list(self._ids), columns),
-            made=made if len(made) else np.zeros((0, 0), np.float32),
-            real=np.array(self._real, np.float32) if self.reference is None else self.reference,
+            made=_stacked(self._made),
+            real=_stacked(self._real) if self.reference is None else self.reference,
             paired=self.reference is None,
             cosines=cosines if not np.isnan(cosines).all() else np.zeros(0),
         )
+
+
+def _stacked(rows: list[np.ndarray]) -> Features:
+    return np.array(rows, np.float32) if rows else np.zeros((0, 0), np.float32)
 
 
 def _cosine(a: np.ndarray | None, b: np.ndarray | None) -> float:

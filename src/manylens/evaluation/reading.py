@@ -24,6 +24,7 @@ from manylens.tasks.results import Reading, TextLine
 
 MATCHED = 0.5
 _NAMES = ("CER", "WER", "exact lines", "found recall", "found precision", "found F1", "spotted F1")
+_WITHOUT_BOXES = 3
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Text(Measure):
         self._ids: list[str] = []
         self._columns: list[dict[str, Any]] = []
         self._rows: list[tuple[list[float], list[float]]] = []
+        self._boxed = False
 
     def add(self, record: Record, prediction: Reading | None) -> None:
         """See :meth:`Measure.add`."""
@@ -62,7 +64,8 @@ class Text(Measure):
         tops, bottoms = _text_counts(
             [normal(line, self.fold) for line in lines], [normal(line.text, self.fold) for line in read]
         )
-        boxed = bool(known) and all(one.box is not None for one in truth)
+        boxed = bool(known) and all(one.box is not None for one in known)
+        self._boxed |= boxed
         more = self._box_counts(truth, read) if boxed else ([0.0] * 4, [0.0] * 4)
         self._rows.append((tops + more[0], bottoms + more[1]))
 
@@ -79,7 +82,7 @@ class Text(Measure):
         """See :meth:`Measure.tally`; figures by box are left out where no truth has boxes."""
         columns = {name: [row[name] for row in self._columns] for name in self.columns}
         table = np.array(self._rows, dtype=float).reshape(-1, 2, len(_NAMES))
-        kept = [i for i in range(len(_NAMES)) if i < 3 or table[:, 1, i].any()]
+        kept = list(range(len(_NAMES) if self._boxed else _WITHOUT_BOXES))
         return RatioTally(
             Units("image", list(self._ids), list(self._ids), columns),
             names=[_NAMES[i] for i in kept],
