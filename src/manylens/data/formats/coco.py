@@ -6,7 +6,6 @@ gives, and an RLE with a list of counts is compressed. Masks are made as the rec
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -206,21 +205,12 @@ def _annotation(id: str, row: Row, names: Mapping[str, str], size: Size) -> Anno
     mask = read_mask(row.get("segmentation"), size)
     box = read_box(row.get("bbox"))
     area = row.get("area")
-    if isinstance(area, bool) or not isinstance(area, int | float) or not math.isfinite(area):
-        area = None
-    if mask is not None and (box is None or area is None):
-        from pycocotools import mask as coco
-
-        area = float(coco.area(mask)) if area is None else area
-        if box is None and area:
-            box = read_box(coco.toBbox(mask).tolist())
-    if area is None and box is not None:
-        area = (box[2] - box[0]) * (box[3] - box[1])
+    area = float(area) if isinstance(area, int | float) and not isinstance(area, bool) else None
     columns = {name: value for name, value in row.items() if name not in _ANNOTATION_KEYS and value is not None}
     if "answers" in columns or "answer" in columns:
         columns["answers"] = _answers(columns.get("answers", columns.pop("answer", None)))
     crowd, ignore = bool(row.get("iscrowd")), bool(row.get("ignore"))
-    return Annotation(id, category, box, mask, None if area is None else float(area), crowd, ignore, columns)
+    return Annotation(id, category, box, mask, area, crowd, ignore, columns)
 
 
 def _answers(value: Any) -> list[str]:

@@ -1,4 +1,8 @@
-"""Boxes, polygons and run lengths as COCO's JSON has them, and what is wrong with those that are broken."""
+"""Boxes, polygons and run lengths as COCO's JSON has them.
+
+Only what cannot be turned into our form is refused here; whether a box or a mask makes sense is checked with the rows
+of all formats, in :mod:`manylens.data.check`.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,7 @@ class Size:
             try:
                 self.stated = formats.decode_raw(find(self.path))[0].size
             except MediaError as error:
-                raise BrokenError("broken mask", f"its image says no size, and {error.what}") from error
+                raise BrokenError("unreadable mask", f"its image says no size, and {error.what}") from error
         return cast(tuple[int, int], self.stated)
 
 
@@ -59,9 +63,7 @@ def read_box(value: Any) -> Box | None:
             raise TypeError
         x, y, width, height = (float(number) for number in value)
     except (TypeError, ValueError) as error:
-        raise BrokenError("broken box", f"its bbox is not four numbers: {str(value)[:60]}") from error
-    if not all(map(math.isfinite, (x, y, width, height))) or width < 0 or height < 0:
-        raise BrokenError("broken box", f"its bbox is not x, y, width, height: {[x, y, width, height]}")
+        raise BrokenError("bad box", f"its bbox is not four numbers: {str(value)[:60]}") from error
     return x, y, x + width, y + height
 
 
@@ -74,7 +76,7 @@ def read_mask(value: Any, size: Size) -> Mapping[str, Any] | None:
     if isinstance(value, dict):
         return _run_lengths(value)
     if not isinstance(value, list):
-        raise BrokenError("broken mask", f"its segmentation is a {type(value).__name__}")
+        raise BrokenError("unreadable mask", f"its segmentation is a {type(value).__name__}")
     polygons = [value] if not isinstance(value[0], list) else value
     kept = [polygon for polygon in polygons if polygon]
     for polygon in kept:
@@ -88,22 +90,17 @@ def read_mask(value: Any, size: Size) -> Mapping[str, Any] | None:
 
 def _check_polygon(polygon: Any) -> None:
     if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-        raise BrokenError("broken mask", "a polygon of it has not three corners or more")
+        raise BrokenError("unreadable mask", "a polygon of it has not three corners or more")
     try:
         far = not all(-_FARTHEST < number < _FARTHEST for number in polygon)  # NaN is far too
     except TypeError as error:
-        raise BrokenError("broken mask", "a polygon of it holds what is no number") from error
+        raise BrokenError("unreadable mask", "a polygon of it holds what is no number") from error
     if far:
-        raise BrokenError("broken mask", "a polygon of it lies out of this world")
+        raise BrokenError("unreadable mask", "a polygon of it lies out of this world")
 
 
 def _run_lengths(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    from manylens.media.formats import max_pixels
-
     try:
-        lengths = rle.runs(value)
-        if lengths.sum() > max_pixels():
-            raise ValueError("is over the pixel limit")
         return rle.packed(value)
-    except ValueError as error:
-        raise BrokenError("broken mask", f"its RLE {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise BrokenError("unreadable mask", f"its RLE cannot be read ({error})") from error
