@@ -15,6 +15,8 @@ from manylens.errors import (
     UnknownModelError,
     UnsupportedError,
 )
+from manylens.runtime.meter import Meter
+from manylens.runtime.rates import Rates
 from manylens.session import Session
 from manylens.tasks import request
 from tests.session.fakes import Fake, hub_row, row
@@ -191,6 +193,39 @@ class TestRun:
     def test_a_call_that_costs_too_much_stops(self, make_session):
         with pytest.raises(CostError):
             make_session().run(ask(), cost_cap=0.5)
+
+    def test_a_map_stops_before_the_call_that_would_not_fit_and_keeps_what_is_done(self, make_session):
+        session = make_session()
+        answers = session.map("answer", [ask(str(i)) for i in range(9)], cost_cap=3.5, errors="return")
+        done = [next(answers) for _ in range(3)]
+        with pytest.raises(CostError, match=r"stopped before its cost cap, 3 of 3\.5 spent"):
+            next(answers)
+        assert [answer.text.split()[1] for answer in done] == ["0", "1", "2"]
+        assert sum(entry.cost for entry in session.ledger.rows()) == 3.0
+
+    def test_one_meter_counts_several_calls(self, make_session):
+        session, meter = make_session(), Meter(2.5)
+        assert session.run(ask(), cost_cap=meter).text
+        assert session.run(ask("nested"), cost_cap=meter).text
+        assert session.run(ask(), cost_cap=meter).text
+        with pytest.raises(CostError, match=r"2 of 2\.5 spent"):
+            session.run(ask(), cost_cap=meter)
+
+    def test_time_is_charged_once_at_the_rates_of_the_session(self, make_session):
+        session = make_session(rates=Rates(hour=3600))  # one a second
+        Fake.pause = 0.05
+        session.run(ask("nested"))
+        outer, inner = session.ledger.rows()
+        assert inner.cost == 0
+        assert outer.cost == pytest.approx(outer.seconds, rel=0.2)
+
+    def test_the_first_call_of_a_job_is_judged_by_the_ledger(self, make_session):
+        session = make_session(rates=Rates(hour=3600))
+        Fake.pause = 0.1
+        session.run(ask("nested"))
+        with pytest.raises(CostError, match=r"stopped before its cost cap, 0\.000"):
+            session.run(ask("nested"), cost_cap=0.05)
+        assert len(session.ledger.rows()) == 2
 
     def test_threads_share_one_load(self, make_session):
         session = make_session()

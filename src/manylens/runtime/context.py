@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from manylens.errors import CancelledError, CostError, DeadlineError, UnsupportedError
+from manylens.runtime.meter import Meter
 from manylens.runtime.store import EmbeddingStore
 
 
@@ -36,6 +37,7 @@ class Context:
         store: Embeddings kept from earlier calls.
         notes: What the model has to say for provenance and ledger, such as ``notes["cache"] = "disk"``.
         parent: The context of the call that made this one; its limits hold here too.
+        meter: Counts what the job costs that this call is part of.
     """
 
     seed: int = 0
@@ -47,6 +49,7 @@ class Context:
     store: EmbeddingStore = field(default_factory=lambda: EmbeddingStore(None))
     notes: dict[str, Any] = field(default_factory=dict)
     parent: Context | None = field(default=None, repr=False)
+    meter: Meter | None = field(default=None, repr=False)
     spent: float = field(default=0.0, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
@@ -64,6 +67,8 @@ class Context:
             raise DeadlineError("call: stopped at its deadline", "give more time")
         if self.cost_cap is not None and self.spent > self.cost_cap:
             raise CostError(f"call: stopped at its cost cap, {self.spent:g} of {self.cost_cap:g}", "raise the cost cap")
+        if self.meter is not None:
+            self.meter.check()
         if self.parent is not None:
             self.parent.check()
 
@@ -77,12 +82,18 @@ class Context:
         Raises:
             CostError: A cost cap is passed by it.
         """
+        self.charge(amount)
+        self.check()
+
+    def charge(self, amount: float) -> None:
+        """As :meth:`spend`, for what is done already: never stops the work."""
         here: Context | None = self
         while here is not None:
             with here._lock:
                 here.spent += amount
+            if here.meter is not None:
+                here.meter.charge(amount)
             here = here.parent
-        self.check()
 
     def child(self, **changes: Any) -> Context:
         """A context for a call made by this one: same limits, own notes, its costs charged here too.
@@ -91,5 +102,11 @@ class Context:
             changes: Fields that differ, such as ``seed`` or ``progress``.
         """
         # The cap stays with the parent: the child's costs count there.
-        fresh: dict[str, Any] = {"notes": {}, "parent": self, "cost_cap": None, "progress": _no_progress}
+        fresh: dict[str, Any] = {
+            "notes": {},
+            "parent": self,
+            "cost_cap": None,
+            "meter": None,
+            "progress": _no_progress,
+        }
         return replace(self, **(fresh | changes))

@@ -12,6 +12,8 @@ from manylens.runtime.context import Context
 from manylens.runtime.engines import EngineSettings
 from manylens.runtime.ledger import Entry, Ledger, new_call_id, utc_now
 from manylens.runtime.memory import peak_resident_bytes
+from manylens.runtime.meter import Meter
+from manylens.runtime.rates import Rates
 from manylens.tasks import Provenance, Request, provenance_of, with_provenance
 from manylens.version import __version__
 
@@ -28,7 +30,7 @@ class CallOptions:
         seed: Of every random step.
         deadline: :func:`time.monotonic` value after which the call gives up.
         cancel: Set from another thread to stop the call.
-        cost_cap: The most that the call may be charged.
+        meter: Counts the costs of the job that the call is part of; shared by all calls of a map.
         progress: Called with a fraction of 0..1 and a line.
         parent: Ledger id of the call that makes this one.
     """
@@ -37,16 +39,34 @@ class CallOptions:
     seed: int = 0
     deadline: float | None = None
     cancel: threading.Event = field(default_factory=threading.Event)
-    cost_cap: float | None = None
+    meter: Meter = field(default_factory=Meter)
     progress: Callable[[float, str], None] | None = None
     parent: str = ""
 
 
 class Call:
-    """One call as it runs: measures it, then writes it down."""
+    """One call as it runs: measures it, charges it, then writes it down.
 
-    def __init__(self, row: Row, weights: str, settings: EngineSettings, options: CallOptions, ledger: Ledger) -> None:
+    Args:
+        row: The model.
+        weights: Hash of its weights.
+        settings: What it runs on.
+        options: Of the call.
+        ledger: Takes its row.
+        rates: What its time costs; None where the call that made this one pays for it.
+    """
+
+    def __init__(
+        self,
+        row: Row,
+        weights: str,
+        settings: EngineSettings,
+        options: CallOptions,
+        ledger: Ledger,
+        rates: Rates | None = None,
+    ) -> None:
         self.id = new_call_id()
+        self._rates = rates
         self._row, self._weights, self._settings, self._options, self._ledger = row, weights, settings, options, ledger
         self._spent = 0.0
         self._restart()
@@ -63,6 +83,7 @@ class Call:
     def finish(self, request: Request, result: Any, ctx: Context, extra_notes: Sequence[str]) -> Any:
         """Write the ledger row of a result and give the result back with its provenance."""
         seconds = time.perf_counter() - self._clock
+        self._charge(seconds, ctx)
         notes = (*extra_notes, *ctx.notes.get("notes", ()))
         provenance = Provenance(
             task=request.task,
@@ -98,7 +119,13 @@ class Call:
     def fail(self, request: Request, error: BaseException, ctx: Context) -> None:
         """Write the ledger row of a call that ended in an error."""
         seconds = time.perf_counter() - self._clock
+        self._charge(seconds, ctx)
         self._record(request, seconds, ctx, error)
+
+    def _charge(self, seconds: float, ctx: Context) -> None:
+        if self._rates is not None:
+            ctx.charge(self._rates.money(seconds))
+            self._options.meter.learn(ctx.spent - self._spent)
 
     def _record(
         self,

@@ -20,6 +20,8 @@ from manylens.runtime.context import Context
 from manylens.runtime.doctor import pinned
 from manylens.runtime.engines import Engine, EngineSettings, Precision
 from manylens.runtime.ledger import Ledger
+from manylens.runtime.meter import Meter
+from manylens.runtime.rates import Rates
 from manylens.runtime.residency import Residency, default_budget, parse_bytes
 from manylens.runtime.store import EmbeddingStore
 from manylens.session.calls import Call, CallOptions
@@ -80,6 +82,7 @@ class Session:
         catalog: The rows to choose from; default those of the package.
         accept_licence: Fetch checkpoints whose licence forbids commercial use.
         fetch_progress: Progress of downloads, see :meth:`manylens.catalog.WeightsStore.ensure`.
+        rates: What machine time costs, for cost caps and the ledger; default those that ``manylens cost`` has kept.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Session:
         catalog: Catalog | None = None,
         accept_licence: bool = False,
         fetch_progress: Any = None,
+        rates: Rates | None = None,
     ) -> None:
         root = Path(home) if home is not None else paths.home()
         self.catalog = catalog if catalog is not None else Catalog.load()
@@ -105,6 +109,7 @@ class Session:
         self._preferred = {get(task).name: reference for task, reference in (models or {}).items()}
         self._engine, self._precision = engine, precision
         self._accept_licence, self._fetch_progress = accept_licence, fetch_progress
+        self.rates = rates if rates is not None else Rates.load(root)
 
     # ------------------------------------------------------------------ one call
 
@@ -116,7 +121,7 @@ class Session:
         seed: int = 0,
         timeout: float | None = None,
         cancel: threading.Event | None = None,
-        cost_cap: float | None = None,
+        cost_cap: float | Meter | None = None,
         progress: Callable[[float, str], None] | None = None,
     ) -> Any:
         """Serve one request.
@@ -127,7 +132,8 @@ class Session:
             seed: Of every random step.
             timeout: Seconds after which the call gives up.
             cancel: Set it from another thread to stop the call.
-            cost_cap: The most that the call may be charged.
+            cost_cap: The most that the call may be charged, in money at the session's :attr:`rates`; or a meter that
+                counts a job of several calls.
             progress: Called with a fraction of 0..1 and a line.
 
         Returns:
@@ -154,7 +160,7 @@ class Session:
         errors: Literal["raise", "return"] = "raise",
         timeout: float | None = None,
         cancel: threading.Event | None = None,
-        cost_cap: float | None = None,
+        cost_cap: float | Meter | None = None,
         progress: Callable[[float, str], None] | None = None,
     ) -> Iterator[Any]:
         """Serve many requests of one task: in order, with bounded memory, decoding ahead.
@@ -172,7 +178,7 @@ class Session:
             seed: As in :meth:`run`.
             timeout: For the whole map.
             cancel: As in :meth:`run`.
-            cost_cap: For the whole map.
+            cost_cap: For the whole map, which stops before the call that would go over it.
             progress: As in :meth:`run`.
         """
         get(task)
@@ -252,11 +258,18 @@ class Session:
 
     def _serve(self, requests: Sequence[Request], options: CallOptions, above: Context | None = None) -> Iterator[Any]:
         ready = self._ready(requests[0], options)
+        began = time.perf_counter()
         with self._lease(ready, options) as model:
-            call = Call(ready.row, ready.weights, ready.settings, options, self.ledger)
+            rates = self.rates if above is None else None
+            call = Call(ready.row, ready.weights, ready.settings, options, self.ledger, rates)
             ctx = self._context(options, lambda: call.id, above)
+            if rates is not None:
+                self._expect(options.meter, requests[0].task, ready.row.id)
+                ctx.charge(rates.money(time.perf_counter() - began))  # of loading
             results = model.run(requests, ctx)
             for request in requests:
+                if rates is not None:
+                    options.meter.check_next()
                 try:
                     ctx.check()
                     result = next(results)
@@ -267,17 +280,26 @@ class Session:
                     raise
                 yield call.finish(request, result, ctx, ready.notes)
 
+    def _expect(self, meter: Meter, task: str, model: str) -> None:
+        """What the first call of a job with a cap is expected to cost, by the ledger's latest calls of its kind."""
+        if meter.cap is None or not meter.fresh:
+            return
+        seconds = [row.seconds for row in self.ledger.rows(20, task=task, model=model) if row.outcome == "ok"]
+        if seconds:
+            meter.expect(self.rates.money(sum(seconds) / len(seconds)))
+
     def _options(
         self,
         model: str | None,
         seed: int,
         timeout: float | None,
         cancel: threading.Event | None,
-        cost_cap: float | None,
+        cost_cap: float | Meter | None,
         progress: Callable[[float, str], None] | None,
     ) -> CallOptions:
         deadline = None if timeout is None else time.monotonic() + timeout
-        return CallOptions(model, seed, deadline, cancel or threading.Event(), cost_cap, progress)
+        meter = cost_cap if isinstance(cost_cap, Meter) else Meter(cost_cap)
+        return CallOptions(model, seed, deadline, cancel or threading.Event(), meter, progress)
 
     def _context(self, options: CallOptions, call_id: Callable[[], str], above: Context | None) -> Context:
         ctx: Context
@@ -291,7 +313,9 @@ class Session:
         if above is not None:
             ctx = above.child(call=call)
         else:
-            ctx = Context(options.seed, options.deadline, options.cancel, options.cost_cap, call=call, store=self.store)
+            ctx = Context(
+                options.seed, options.deadline, options.cancel, call=call, store=self.store, meter=options.meter
+            )
             if options.progress is not None:
                 ctx.progress = options.progress
         return ctx
