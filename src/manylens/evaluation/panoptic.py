@@ -6,7 +6,7 @@ IoU) and RQ (an F1). Kirillov et al., Panoptic Segmentation, CVPR 2019; rules of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ from manylens.evaluation import checked
 from manylens.evaluation.details import bars, table
 from manylens.evaluation.driving import Rows
 from manylens.evaluation.measure import Measure, Regions
-from manylens.evaluation.per_class import Counts, PerClassTally, mean
+from manylens.evaluation.per_class import Counts, PerClassTally, cell, mean
 from manylens.evaluation.spans import Spans
 from manylens.evaluation.tally import FloatArray, ratio
 
@@ -73,15 +73,22 @@ class PanopticTally(PerClassTally):
         sums = self.sums(np.ones((1, len(self.units))))
         pq, sq, rq = _qualities(*sums)
         rows = [
-            [name, "thing" if thing else "stuff", pq[0, i], sq[0, i], rq[0, i], *(int(one[0, i]) for one in sums[TP:])]
+            [
+                name,
+                "thing" if thing else "stuff",
+                *(cell(one[0, i]) for one in (pq, sq, rq)),
+                *(int(one[0, i]) for one in sums[TP:]),
+            ]
             for i, (name, thing) in enumerate(zip(self.names, self.things, strict=True))
             if not np.isnan(pq[0, i])
         ]
         return {
-            "PQ by class": bars("Panoptic quality by class", "PQ", {row[0]: row[2] for row in rows}),
-            "classes": table(
-                "Classes", ["class", "kind", "PQ", "SQ", "RQ", "matched", "false alarms", "missed"], _rounded(rows)
+            "PQ by class": bars(
+                "Panoptic quality by class",
+                "PQ",
+                {name: x for name, x in zip(self.names, pq[0], strict=True) if x == x},
             ),
+            "classes": table("Classes", ["class", "kind", "PQ", "SQ", "RQ", "matched", "false alarms", "missed"], rows),
         }
 
     def scores(self) -> FloatArray:
@@ -232,7 +239,3 @@ def _only(spans: Spans, which: npt.NDArray[np.bool_]) -> Spans:
     on = which[spans.owners]
     owners = (np.cumsum(which) - 1)[spans.owners[on]]
     return Spans(spans.size, int(which.sum()), spans.starts[on], spans.ends[on], owners)
-
-
-def _rounded(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    return [[round(float(cell), 4) if isinstance(cell, float) else cell for cell in row] for row in rows]

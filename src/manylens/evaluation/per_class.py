@@ -91,3 +91,8 @@ def mean(values: FloatArray, where: npt.NDArray[np.bool_]) -> FloatArray:
     number = where.sum(axis=1)
     total = np.where(where, values, 0.0).sum(axis=1)
     return np.divide(total, number, out=np.full(len(values), np.nan), where=number > 0)
+
+
+def cell(value: float) -> float | None:
+    """A number as a table shows it; None for NaN."""
+    return None if np.isnan(value) else round(float(value), 4)

@@ -18,7 +18,7 @@ from manylens.evaluation import checked
 from manylens.evaluation.details import bars, matrix, table
 from manylens.evaluation.driving import Rows
 from manylens.evaluation.measure import Measure, Regions
-from manylens.evaluation.per_class import Counts, PerClassTally, mean
+from manylens.evaluation.per_class import Counts, PerClassTally, cell, mean
 from manylens.evaluation.tally import FloatArray, ratio
 
 BOUNDARY = 0.02
@@ -74,7 +74,7 @@ class SemanticTally(PerClassTally):
         recall, precision = ratio(common, true), ratio(common, predicted)
         share = ratio(true, np.full(len(true), true.sum()))
         rows = [
-            [name, *(_cell(one[i]) for one in (iou, edge, recall, precision, share))]
+            [name, *(cell(one[i]) for one in (iou, edge, recall, precision, share))]
             for i, name in enumerate(self.names)
             if not np.isnan(iou[i])
         ]
@@ -226,7 +226,3 @@ def near_outline(labels: ClassMap, classes: int) -> npt.NDArray[np.bool_]:
 
 def _iou(common: FloatArray, one: FloatArray, other: FloatArray) -> FloatArray:
     return ratio(common, one + other - common)
-
-
-def _cell(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 4)
