@@ -7,7 +7,10 @@ from manylens.version import __version__
 if TYPE_CHECKING:
     from manylens import errors as errors
     from manylens.agent import ask as ask
+    from manylens.data import Dataset as Dataset
     from manylens.errors import ManylensError as ManylensError
+    from manylens.evaluation.comparing import compare as compare
+    from manylens.evaluation.evaluate import evaluate as evaluate
     from manylens.media import Audio as Audio
     from manylens.media import Image as Image
     from manylens.media import Video as Video
@@ -33,7 +36,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "manylens.agent": ("ask",),
+    "manylens.data": ("Dataset",),
     "manylens.errors": ("ManylensError",),
+    "manylens.evaluation.comparing": ("compare",),
+    "manylens.evaluation.evaluate": ("evaluate",),
     "manylens.media": ("Audio", "Image", "Video"),
     "manylens.session": ("Session", "default_session"),
     "manylens.verbs": (

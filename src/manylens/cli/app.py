@@ -12,6 +12,7 @@ import typer
 
 from manylens.cli import house
 from manylens.cli.ask import ask
+from manylens.cli.evaluate import evaluate
 from manylens.cli.output import complain, exit_code
 from manylens.cli.parameters import join_words
 from manylens.cli.task_commands import command
@@ -39,6 +40,7 @@ def app(only: str | None = None) -> typer.Typer:
     )
     made.callback()(_root)
     made.command("ask", short_help=TASKS["ask"].summary, rich_help_panel="Workflows")(ask)
+    made.command("evaluate", rich_help_panel="Workflows")(evaluate)
     for task in TASKS.values():
         if not task.workflow:
             made.command(task.name, short_help=task.summary)(command(task) if only in (task.name, None) else _named)
@@ -85,7 +87,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def made_commands() -> set[str]:
     """The names of all commands."""
-    return {*TASKS, *house.COMMANDS}
+    return {*TASKS, *house.COMMANDS, "evaluate"}
 
 
 def _debugging() -> bool:

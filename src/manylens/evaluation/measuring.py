@@ -1,0 +1,209 @@
+"""From records and a model, or saved predictions, to a tally: the three ways a measure is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from manylens.data.problems import DataError, Problems
+from manylens.errors import CostError, UnsupportedError
+from manylens.evaluation.asking import LOW_THRESHOLD, Setup
+from manylens.evaluation.measure import Measure
+from manylens.evaluation.predictions import Saved, Spool
+from manylens.evaluation.protocols import Asked, Driven, Protocol
+from manylens.evaluation.running import Run, Watching
+
+if TYPE_CHECKING:
+    from manylens.data import Dataset
+    from manylens.data.records import Record
+    from manylens.evaluation.tally import Tally
+
+Progress = Callable[[float, str], None]
+"""Called with the share done and a line."""
+
+_OF_THE_RUNNER = ("closed", "threshold")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is measured, and on what.
+
+    Attributes:
+        protocol: The measure.
+        dataset: The records to judge.
+        columns: Columns to keep for slices.
+        problems: Takes what is wrong.
+        options: Of the measure and of the requests.
+        progress: Called as records are judged; None for nobody.
+        saved: Predictions to judge, instead of a model's; None for a run.
+        spool: Where a run writes its predictions; None for nowhere.
+    """
+
+    protocol: Protocol
+    dataset: Dataset
+    columns: Sequence[str]
+    problems: Problems
+    options: Mapping[str, Any]
+    progress: Progress | None = None
+    saved: Saved | None = None
+    spool: Path | None = None
+
+    def measure(self, problems: Problems | None = None, columns: Sequence[str] | None = None) -> Measure:
+        """A fresh measure that judges finished predictions."""
+        protocol = self.protocol
+        if isinstance(protocol, Driven):
+            protocol = replace(protocol, home=protocol.saved)
+            arguments = dict(protocol.fixed)
+        else:
+            assert isinstance(protocol, Asked)
+            arguments = {**protocol.fixed, **self.of_measure()}
+        made: Measure = protocol.load()(
+            categories=self.dataset.categories,
+            problems=self.problems if problems is None else problems,
+            columns=self.columns if columns is None else columns,
+            **arguments,
+        )
+        return made
+
+    def of_measure(self) -> dict[str, Any]:
+        """The options that the measure itself takes."""
+        return {name: value for name, value in self.options.items() if name in self.protocol.options}
+
+    def check(self) -> None:
+        """Refuse options that nothing here takes.
+
+        Raises:
+            UnsupportedError: Names what there is.
+        """
+        known = (*self.protocol.options, *(_OF_THE_RUNNER if isinstance(self.protocol, Asked) else ()))
+        for name in self.options:
+            if name not in known:
+                takes = f"it takes {', '.join(known)}" if known else "it takes none"
+                raise UnsupportedError(f"option {name!r}: {self.protocol.name} does not take it", takes)
+
+    def said(self, record: Record, done: int) -> None:
+        """Tell how far it is."""
+        if self.progress is not None:
+            self.progress(done / max(1, len(self.dataset)), record.id)
+
+
+def from_model(job: Job, run: Run) -> Tally:
+    """Run a model and measure what it gives.
+
+    Raises:
+        DataError: Nothing could be judged.
+        ManylensError: What would meet every record.
+    """
+    if isinstance(job.protocol, Driven):
+        return _driven(job, job.protocol, run)
+    assert isinstance(job.protocol, Asked)
+    protocol = job.protocol
+    setup = run.named(protocol, job.dataset.records(), _setup(job, protocol, run))
+    done = 0
+
+    def counted(record: Record) -> None:
+        nonlocal done
+        done += 1
+        job.said(record, done)
+
+    return _judged(job, run.stream(protocol, job.dataset.records(), setup, counted))
+
+
+def from_saved(job: Job) -> Tally:
+    """Measure saved predictions.
+
+    Raises:
+        DataError: Nothing could be judged.
+    """
+    saved = job.saved
+    assert saved is not None
+    if isinstance(job.protocol, Driven) and not job.protocol.saved:
+        raise UnsupportedError(
+            f"{job.protocol.name}: runs the model itself, so it takes no saved predictions", "name a --model"
+        )
+
+    def pairs() -> Iterator[tuple[Record, Any]]:
+        for done, record in enumerate(job.dataset.records(), 1):
+            yield record, saved.get(record.id)
+            job.said(record, done)
+
+    return _judged(job, pairs())
+
+
+def _judged(job: Job, pairs: Iterable[tuple[Record, Any]]) -> Tally:
+    measure = job.measure()
+    seen = 0
+    with ExitStack() as stack:
+        spool = None
+        if job.spool is not None:
+            head = {"task": job.protocol.tasks[0], "measure": job.protocol.name}
+            spool = stack.enter_context(Spool(job.spool, head))
+        for record, prediction in pairs:
+            measure.add(record, prediction)
+            seen += 1
+            if spool is not None:
+                spool.add(record.id, prediction)
+    return _filled(job, measure.tally() if seen else None)
+
+
+def _driven(job: Job, protocol: Driven, run: Run) -> Tally:
+    from manylens.runtime.executors.journal import Journal
+
+    asked: dict[str, Any] = {
+        "model": run.model,
+        "seed": run.seed,
+        "columns": [name for name in job.columns if name not in ("class", "size")],
+        "progress": job.progress,
+        **job.of_measure(),
+    }
+    judge = protocol.load()
+    session: Any = Watching(run)
+    if not protocol.keeps:
+        return _filled(job, judge(job.dataset, session, problems=job.problems, **asked))
+    with ExitStack() as stack:
+        kept: dict[str, Sequence[float]] = {}
+        journal = None
+        if run.journal is not None:
+            # What the journal holds are numbers that only these arguments give.
+            signature = repr([protocol.name, run.model, run.seed, sorted(job.of_measure().items())])
+            journal = stack.enter_context(Journal(run.journal, signature))
+            kept = {id: journal.get(id) for id in journal}
+
+        def note(id: str, values: list[float]) -> None:
+            kept[id] = values
+            if journal is not None:
+                journal.add(id, values)
+
+        before = dict(kept)
+        try:
+            return _filled(job, judge(job.dataset, session, problems=job.problems, done=before, on_unit=note, **asked))
+        except CostError as error:
+            run.stopped = error.what
+            quiet = {**asked, "progress": None}
+            return _filled(job, judge(job.dataset, None, problems=Problems(), done=kept, **quiet))
+
+
+def _filled(job: Job, tally: Tally | None) -> Tally:
+    if tally is not None and len(tally.units):
+        return tally
+    first = next((f", the first: {one.message}" for one in job.problems if one.left_out), "")
+    raise DataError(f"{job.dataset.name}: nothing could be judged{first}", "mend the data or the predictions")
+
+
+def _setup(job: Job, protocol: Asked, run: Run) -> Setup:
+    names = tuple(category.name for category in job.dataset.categories) if protocol.per_class else None
+    closed = bool(job.options.get("closed"))
+    takes = run.takes(protocol.calls)
+    words = False
+    if protocol.name == "instance":
+        # A closed set of instances is the plain way; where the model has none, its words are.
+        words = bool(takes) and "instance" not in takes and "text" in takes and not closed
+        names = names if words else None
+    return Setup(
+        names=None if closed else names or None,
+        threshold=float(job.options.get("threshold") or LOW_THRESHOLD),
+        words=words,
+    )

@@ -1,0 +1,216 @@
+"""Running a model over records: in order, bounded in memory; a failure costs one record, a stop keeps what is done."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from manylens.data.problems import Problems
+from manylens.errors import CostError, ManylensError, MediaError, UnsupportedError
+from manylens.evaluation import driving
+from manylens.evaluation.asking import Setup
+from manylens.evaluation.results import ModelUsed
+from manylens.runtime.executors import Failure
+
+if TYPE_CHECKING:
+    from manylens.data.records import Record
+    from manylens.evaluation.protocols import Asked
+    from manylens.session import Session
+
+_MOST_NOTES = 20
+_TRIED_FOR_NAMES = 10
+_NAMED = 5
+
+
+@dataclass
+class Run:
+    """A model at work on a data set.
+
+    Attributes:
+        session: The session that serves it.
+        model: A catalog id, a folder or a hub id; None lets the session choose.
+        seed: Of every random step.
+        problems: Takes records that failed.
+        max_cost: The most that the run may be charged; None for no limit.
+        journal: Remembers what is done; None where nothing is kept.
+        used: The model that answered, from the first result.
+        notes: What the models had to say, each once.
+        stopped: Why the run ended early; empty where it did not.
+    """
+
+    session: Session
+    model: str | None
+    seed: int
+    problems: Problems
+    max_cost: float | None = None
+    journal: Path | None = None
+    used: ModelUsed = field(default_factory=lambda: ModelUsed(""))
+    notes: list[str] = field(default_factory=list)
+    stopped: str = ""
+
+    def takes(self, task: str) -> frozenset[str]:
+        """What the model takes for a task, as the catalog says; empty where it is not known."""
+        catalog = self.session.catalog
+        if self.model is not None:
+            return frozenset(catalog.resolve(self.model).tasks.get(task, ()))
+        rows = catalog.for_task(task, frozenset(), embedded_only=True)
+        return frozenset().union(*(row.tasks[task] for row in rows))
+
+    def named(self, protocol: Asked, records: Iterable[Record], setup: Setup) -> Setup:
+        """The setup with the names that the model knows.
+
+        A model that knows some of the classes only is asked for those; the others count as missed, and a note says so.
+
+        Raises:
+            UnsupportedError: It knows none of them.
+        """
+        if not setup.names:
+            return setup
+        takes = self.takes(protocol.calls)
+        if protocol.calls in ("detect", "classify") and takes and "names" not in takes:
+            self._note("the model takes no names: its own classes are compared with those of the data")
+            return replace(setup, names=None)
+        for record in islice(records, _TRIED_FOR_NAMES):
+            try:
+                self._try(protocol, record, setup)
+                return setup
+            except MediaError:
+                continue
+            except UnsupportedError as refusal:
+                return self._known(protocol, record, setup, refusal)
+        return setup
+
+    def stream(
+        self, protocol: Asked, records: Iterable[Record], setup: Setup, progress: Callable[[Record], None]
+    ) -> Iterator[tuple[Record, Any]]:
+        """Each record with what the measure judges; one that failed is a problem, and left out.
+
+        Raises:
+            ManylensError: What would meet every record: no such model, no weights, no memory.
+        """
+        waiting: deque[tuple[Record, list[str]]] = deque()
+
+        def requests() -> Iterator[Mapping[str, Any]]:
+            for record in records:
+                asked = protocol.ask(record, setup)
+                waiting.append((record, list(asked)))
+                yield from asked.values()
+
+        results = self._results(protocol, requests())
+        while True:
+            try:
+                first = next(results, None)
+            except CostError as error:
+                self.stopped = error.what
+                return
+            while waiting and (first is None or not waiting[0][1]):  # records that ask for nothing
+                record, keys = waiting.popleft()
+                if not keys:
+                    yield record, protocol.take(record, {}, setup)
+                    progress(record)
+            if first is None:
+                return
+            record, keys = waiting.popleft()
+            try:
+                outcomes = [first, *islice(results, len(keys) - 1)]
+            except CostError as error:
+                self.stopped = error.what
+                return
+            good = {key: one for key, one in zip(keys, outcomes, strict=True) if not isinstance(one, Failure)}
+            for key, one in zip(keys, outcomes, strict=True):
+                if isinstance(one, Failure):
+                    self._failed(record, key, one.error)
+                else:
+                    self.saw(one)
+            if good:
+                yield record, protocol.take(record, good, setup)
+            progress(record)
+
+    def saw(self, result: Any) -> None:
+        """Take down which model gave a result, and what it had to say."""
+        from manylens.tasks import provenance_of
+
+        made = provenance_of(result)
+        if made is None:
+            return
+        if not self.used.id:
+            self.used = ModelUsed(made.model, made.weights, made.engine, made.precision, made.device)
+        for note in made.notes:
+            self._note(note)
+
+    def _results(self, protocol: Asked, requests: Iterator[Mapping[str, Any]]) -> Iterator[Any]:
+        return self.session.map(
+            protocol.calls,
+            requests,
+            model=self.model,
+            seed=self.seed,
+            resume=self.journal if protocol.resumes else None,
+            errors="return",
+            cost_cap=self.max_cost,
+        )
+
+    def _failed(self, record: Record, key: str, error: Exception) -> None:
+        if isinstance(error, MediaError):
+            kind = "bad image" if record.path.exists() else "missing image"
+            self.problems.add(kind, record.id, f"image {record.id}: {error.what}")
+        else:
+            driving.failed(self.problems, "question" if key else "image", key or record.id, error)
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes and len(self.notes) < _MOST_NOTES:
+            self.notes.append(note)
+
+    def _try(self, protocol: Asked, record: Record, setup: Setup) -> None:
+        from manylens.tasks import request
+
+        for fields in protocol.ask(record, setup).values():
+            self.session.run(request(protocol.calls, **fields), model=self.model, seed=self.seed)
+
+    def _known(self, protocol: Asked, record: Record, setup: Setup, refusal: ManylensError) -> Setup:
+        assert setup.names is not None
+        known = []
+        for name in setup.names:
+            try:
+                self._try(protocol, record, replace(setup, names=(name,)))
+                known.append(name)
+            except UnsupportedError:
+                continue
+        if not known:
+            raise UnsupportedError(f"{quoted(setup.names)}: the model knows none of them", refusal.remedy) from refusal
+        unknown = [name for name in setup.names if name not in known]
+        self.notes.append(f"the model does not know {quoted(unknown)}: not asked for, they count as missed")
+        return replace(setup, names=tuple(known))
+
+
+class Watching:
+    """A session that takes down which model answers, for measures that run the model themselves."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._run.session, name)
+
+    def run(self, request: Any, **options: Any) -> Any:
+        """See :meth:`manylens.session.Session.run`."""
+        result = self._run.session.run(request, **options)
+        self._run.saw(result)
+        return result
+
+    def map(self, task: str, requests: Iterable[Any], **options: Any) -> Iterator[Any]:
+        """See :meth:`manylens.session.Session.map`."""
+        for result in self._run.session.map(task, requests, **options):
+            if not isinstance(result, Failure):
+                self._run.saw(result)
+            yield result
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Names for a line: the first few, and how many more."""
+    every = list(names)
+    shown = ", ".join(f"{name!r}" for name in every[:_NAMED])
+    return shown if len(every) <= _NAMED else f"{shown} and {len(every) - _NAMED} more"
