@@ -84,6 +84,11 @@ def arrow_type(kind: str) -> pa.DataType:
     }.get(kind, pa.string())
 
 
+def kind_stored_as(stored: pa.DataType) -> str:
+    """The type that a column of Arrow holds."""
+    return next((kind for kind in KINDS if arrow_type(kind) == stored), "text")
+
+
 def arrow_array(values: list[Any], kind: str) -> pa.Array:
     """Plain values as a column of that type."""
     import pyarrow as pa

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from manylens.data.columns import kind_stored_as
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -48,7 +50,7 @@ def _column(column: pa.ChunkedArray) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    body: dict[str, Any] = {"type": str(column.type), "known": _known(column)}
+    body: dict[str, Any] = {"type": kind_stored_as(column.type), "known": _known(column)}
     if pa.types.is_list(column.type):
         lengths = pc.min_max(pc.list_value_length(column)).as_py()
         return body | {"shortest": lengths["min"], "longest": lengths["max"]}

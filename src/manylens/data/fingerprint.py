@@ -23,6 +23,7 @@ from manylens.data.records import Annotation, Category, Record
 from manylens.runtime.paths import home
 
 _VERSION = b"manylens data 1\n"
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 _DIGITS = 3  # of a pixel: what changing xywh to xyxy and back rounds away
 _YOUNG_NS = 2 * 10**9  # a file that changed just now may change again within one tick of the clock of the disk
 
@@ -137,4 +138,4 @@ def _annotation(one: Annotation) -> str:
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return _ENCODER.encode(value).encode("utf-8", "surrogatepass")

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from manylens.data.problems import DataError
@@ -33,6 +34,7 @@ class Places:
 
     def __init__(self, folder: Path, copy: bool) -> None:
         self._folder, self._copy = Path(os.path.realpath(folder)), copy
+        self._real = lru_cache(maxsize=1024)(os.path.realpath)  # many pictures lie in few folders
         self._made: list[Path] = []
         self._taken: set[str] = set()
 
@@ -53,11 +55,11 @@ class Places:
                 folder.rmdir()
 
     def _place(self, file: Path, record: Record, kind: str) -> str:
-        source = Path(os.path.realpath(file))
-        if source.is_relative_to(self._folder):
+        source = Path(self._real(file.parent), file.name)
+        if source.parts[: len(self._folder.parts)] == self._folder.parts:
             return source.relative_to(self._folder).as_posix()
         # A link is named as the user does, not where it points to.
-        return self._copied(source, record, kind) if self._copy else Path(file).absolute().as_posix()
+        return self._copied(source, record, kind) if self._copy else file.absolute().as_posix()
 
     def _copied(self, source: Path, record: Record, kind: str) -> str:
         suffix = source.suffix
