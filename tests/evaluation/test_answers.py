@@ -24,6 +24,7 @@ from tests.evaluation import checks
         ("black/white", "black white"),
         ("black, white", "black white"),
         ("t-shirt", "t shirt"),
+        ("x -y z-w", "x y zw"),  # the reference looks at the whole answer, not at each mark
         ("dont know", "don't know"),
         ("couldntve", "couldn't've"),
         ("couldnt've", "couldn't've"),

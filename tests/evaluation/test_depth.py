@@ -44,6 +44,10 @@ def test_alignment_is_least_squares(how: str) -> None:
     np.testing.assert_allclose(aligned(guess, truth, how, 80.0), expected)
 
 
+def test_a_fitted_disparity_below_zero_is_as_far_as_can_be() -> None:
+    assert aligned(np.array([3.0, 0, -1]), np.array([1.0, 10, 40]), "disparity", 80.0)[2] == 80
+
+
 @pytest.mark.parametrize(
     ("align", "scale", "predicted"),
     [

@@ -69,16 +69,11 @@ def test_lines_by_their_boxes(lines: list[str], rows: list[int], expected: dict[
 
 
 def test_matching_is_one_to_one_and_as_many_as_can_be() -> None:
-    truth = Record(
-        "a",
-        Path("x.png"),
-        annotations=(
-            Annotation("1", box=(0, 0, 10, 10), columns={"text": "a"}),
-            Annotation("2", box=(0, 4, 10, 14), columns={"text": "b"}),
-        ),
-    )
-    lines = (TextLine("a", 1, (0, 2, 10, 12)), TextLine("b", 1, (0, 7, 10, 17)))  # the first overlaps both
-    assert checks.tally_of(Text(), [(truth, Reading(lines=lines))]).all()["found recall"] == 1
+    """Two of the lines are where other lines are, exactly; only the shifted match finds all three."""
+    truth = tuple(Annotation(str(y), box=(0, y, 10, y + 10), columns={"text": "a"}) for y in (0, 3, 6))
+    lines = tuple(TextLine("a", 1, (0, y, 10, y + 10)) for y in (3, 6, 9))
+    found = checks.tally_of(Text(), [(Record("a", Path("x.png"), annotations=truth), Reading(lines=lines))]).all()
+    assert found["found recall"] == 1
 
 
 def test_what_holds_of_every_tally(tmp_path: Path) -> None:

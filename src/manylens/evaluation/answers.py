@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from manylens.data.records import Record
 from manylens.evaluation.captions import texts_of
+from manylens.evaluation.driving import Rows
 from manylens.evaluation.measure import Measure
-from manylens.evaluation.tally import RatioTally, Units
+from manylens.evaluation.tally import RatioTally
 from manylens.evaluation.vqa import accuracy
 from manylens.tasks.results import Answer
 
@@ -27,7 +28,9 @@ class Answers(Measure):
     name: ClassVar[str] = "answers"
 
     def __post_init__(self) -> None:
-        self._rows: list[tuple[str, str, str, float, bool, dict[str, Any]]] = []
+        self._units = Rows("question", self.columns)
+        self._kinds: list[str] = []
+        self._rows: list[tuple[float, float]] = []
 
     def add(self, record: Record, prediction: Mapping[str, Answer | None] | None) -> None:
         """See :meth:`Measure.add`; the prediction maps annotation ids to answers."""
@@ -42,23 +45,16 @@ class Answers(Measure):
                 continue
             known = said is not None and said.known
             score = accuracy(said.text, answers) if said is not None and known else 0.0
-            kind = annotation.columns.get("kind")
-            columns = {name: annotation.columns.get(name, record.columns.get(name)) for name in self.columns}
-            self._rows.append((annotation.id, record.id, str(kind or ""), score, not known, columns))
+            self._units.add(annotation.id, record.id, record, annotation, {})
+            self._kinds.append(str(annotation.columns.get("kind") or ""))
+            self._rows.append((score, float(not known)))
         for stray in given:
             self.problems.add("unknown question", stray, f"{stray}: an answer to no question of {record.id}; left out")
 
     def tally(self) -> RatioTally:
         """See :meth:`Measure.tally`: ``accuracy``, ``unanswered`` and ``accuracy/kind``."""
-        rows = self._rows
-        units = Units(
-            "question",
-            [row[0] for row in rows],
-            [row[1] for row in rows],
-            {name: [row[5][name] for row in rows] for name in self.columns},
-        )
-        scores = np.array([row[3] for row in rows])
-        values = {"accuracy": scores, "unanswered": np.array([float(row[4]) for row in rows])}
-        for kind in sorted({row[2] for row in rows} - {""}):
-            values[f"accuracy/{kind}"] = np.where([row[2] == kind for row in rows], scores, np.nan)
-        return RatioTally.of_values(units, values, errors=["unanswered"], first="accuracy")  # type: ignore[arg-type]
+        scores, unanswered = np.array(self._rows).reshape(-1, 2).T
+        values = {"accuracy": scores, "unanswered": unanswered}
+        for kind in sorted(set(self._kinds) - {""}):
+            values[f"accuracy/{kind}"] = np.where([one == kind for one in self._kinds], scores, np.nan)
+        return RatioTally.of_values(self._units.units(), values, errors=["unanswered"], first="accuracy")

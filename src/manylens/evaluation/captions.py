@@ -17,8 +17,9 @@ import numpy as np
 from manylens.data.records import Record
 from manylens.evaluation._extras import extra
 from manylens.evaluation.cider import cider_d
+from manylens.evaluation.driving import Rows
 from manylens.evaluation.measure import Measure
-from manylens.evaluation.tally import FloatArray, Tally, Units, ratio
+from manylens.evaluation.tally import FloatArray, Tally, ratio
 from manylens.tasks.results import Caption
 
 _ORDERS = 4
@@ -84,8 +85,7 @@ class Captions(Measure):
     name: ClassVar[str] = "captions"
 
     def __post_init__(self) -> None:
-        self._ids: list[str] = []
-        self._columns: list[dict[str, Any]] = []
+        self._units = Rows("image", self.columns)
         self._texts: list[str] = []
         self._references: list[list[str]] = []
         self._counts: list[tuple[float, list[float]]] = []
@@ -97,17 +97,15 @@ class Captions(Measure):
             self.problems.add("no captions", record.id, f"{record.id}: has no captions to compare with; left out")
             return
         text = " ".join(prediction.text.split()) if prediction is not None else ""
-        self._ids.append(record.id)
-        self._columns.append({name: record.columns.get(name) for name in self.columns})
+        self._units.add(record.id, record.id, record, None, {})
         self._texts.append(text)
         self._references.append(references)
         self._counts.append(_overlap(text, references))
 
     def tally(self) -> CaptionTally:
         """See :meth:`Measure.tally`."""
-        columns = {name: [row[name] for row in self._columns] for name in self.columns}
         return CaptionTally(
-            Units("image", list(self._ids), list(self._ids), columns),
+            self._units.units(),
             cider=cider_d(self._texts, self._references),
             chrf=np.array([score for score, _ in self._counts]),
             grams=np.array([counts for _, counts in self._counts]).reshape(-1, 2 * _ORDERS + 2),

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from manylens.data.problems import DataError
 from manylens.data.records import Record
+from manylens.evaluation.driving import Rows
 from manylens.evaluation.measure import Measure
-from manylens.evaluation.tally import FloatArray, RatioTally, Units
+from manylens.evaluation.tally import FloatArray, RatioTally
 from manylens.tasks.results import Depth
 
 Alignment = Literal["auto", "none", "scale", "depth", "disparity"]
@@ -46,8 +47,7 @@ class DepthMaps(Measure):
     align: Alignment = "auto"
 
     def __post_init__(self) -> None:
-        self._ids: list[str] = []
-        self._columns: list[dict[str, Any]] = []
+        self._units = Rows("image", self.columns)
         self._rows: list[dict[str, float]] = []
 
     def add(self, record: Record, prediction: Depth | None) -> None:
@@ -75,16 +75,13 @@ class DepthMaps(Measure):
             return
         how = self.align if self.align != "auto" else "none" if prediction.scale == "metric" else "depth"
         fitted = np.clip(aligned(guessed, true, how, self.farthest), self.nearest, self.farthest)
-        self._ids.append(record.id)
-        self._columns.append({name: record.columns.get(name) for name in self.columns})
+        self._units.add(record.id, record.id, record, None, {})
         self._rows.append(depth_figures(fitted, true))
 
     def tally(self) -> RatioTally:
         """See :meth:`Measure.tally`."""
-        columns = {name: [row[name] for row in self._columns] for name in self.columns}
         values: Mapping[str, list[float]] = {name: [row[name] for row in self._rows] for name in (*ERRORS, *THRESHOLDS)}
-        units = Units("image", list(self._ids), list(self._ids), columns)
-        return RatioTally.of_values(units, values, errors=list(ERRORS), first="AbsRel")
+        return RatioTally.of_values(self._units.units(), values, errors=list(ERRORS), first="AbsRel")
 
 
 def depth_figures(guess: FloatArray, truth: FloatArray) -> dict[str, float]:

@@ -19,8 +19,9 @@ import numpy.typing as npt
 from manylens.data.problems import DataError
 from manylens.data.records import Record
 from manylens.evaluation.details import table
+from manylens.evaluation.driving import Rows
 from manylens.evaluation.measure import Measure
-from manylens.evaluation.tally import FloatArray, Tally, Units, ratio
+from manylens.evaluation.tally import FloatArray, Tally, ratio
 
 _BLOCK = 2048  # rows of a kernel matrix at a time
 
@@ -207,8 +208,7 @@ class Generation(Measure):
     reference: Features | None = None
 
     def __post_init__(self) -> None:
-        self._ids: list[str] = []
-        self._columns: list[dict[str, Any]] = []
+        self._units = Rows("image", self.columns)
         self._made: list[np.ndarray] = []
         self._real: list[np.ndarray] = []
         self._cosines: list[float] = []
@@ -230,8 +230,7 @@ class Generation(Measure):
         if not (np.isfinite(prediction.features).all() and np.isfinite(real).all()):
             self.problems.add("NaN features", record.id, f"{record.id}: features have NaN or inf; left out")
             return
-        self._ids.append(record.id)
-        self._columns.append({name: record.columns.get(name) for name in self.columns})
+        self._units.add(record.id, record.id, record, None, {})
         self._made.append(np.asarray(prediction.features, np.float32))
         if self.reference is None:
             self._real.append(np.asarray(real, np.float32))
@@ -239,10 +238,9 @@ class Generation(Measure):
 
     def tally(self) -> GenerationTally:
         """See :meth:`Measure.tally`."""
-        columns = {name: [row[name] for row in self._columns] for name in self.columns}
         cosines = np.array(self._cosines)
         return GenerationTally(
-            Units("image", list(self._ids), list(self._ids), columns),
+            self._units.units(),
             made=_stacked(self._made),
             real=_stacked(self._real) if self.reference is None else self.reference,
             paired=self.reference is None,

@@ -18,8 +18,9 @@ import numpy as np
 
 from manylens.data.records import Annotation, Record
 from manylens.evaluation._extras import extra
+from manylens.evaluation.driving import Rows
 from manylens.evaluation.measure import Measure
-from manylens.evaluation.tally import RatioTally, Units
+from manylens.evaluation.tally import RatioTally
 from manylens.tasks.results import Reading, TextLine
 
 MATCHED = 0.5
@@ -42,8 +43,7 @@ class Text(Measure):
     fold: bool = False
 
     def __post_init__(self) -> None:
-        self._ids: list[str] = []
-        self._columns: list[dict[str, Any]] = []
+        self._units = Rows("image", self.columns)
         self._rows: list[tuple[list[float], list[float]]] = []
         self._boxed = False
 
@@ -59,8 +59,7 @@ class Text(Measure):
             return
         ignored = [one.box for one in record.annotations if one.ignore and one.box is not None]
         read = [line for line in (prediction.lines if prediction else ()) if not _inside(line.box, ignored)]
-        self._ids.append(record.id)
-        self._columns.append({name: record.columns.get(name) for name in self.columns})
+        self._units.add(record.id, record.id, record, None, {})
         tops, bottoms = _text_counts(
             [normal(line, self.fold) for line in lines], [normal(line.text, self.fold) for line in read]
         )
@@ -80,11 +79,10 @@ class Text(Measure):
 
     def tally(self) -> RatioTally:
         """See :meth:`Measure.tally`; figures by box are left out where no truth has boxes."""
-        columns = {name: [row[name] for row in self._columns] for name in self.columns}
         table = np.array(self._rows, dtype=float).reshape(-1, 2, len(_NAMES))
         kept = list(range(len(_NAMES) if self._boxed else _WITHOUT_BOXES))
         return RatioTally(
-            Units("image", list(self._ids), list(self._ids), columns),
+            self._units.units(),
             names=[_NAMES[i] for i in kept],
             numerators=table[:, 0, kept],
             denominators=table[:, 1, kept],

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from manylens.data.records import Record
 from manylens.evaluation.captions import texts_of
+from manylens.evaluation.driving import Rows
 from manylens.evaluation.measure import Measure
 from manylens.evaluation.tally import FloatArray, Tally, Units, ratio
 
@@ -160,9 +161,8 @@ class Retrieval(Measure):
     name: ClassVar[str] = "retrieval"
 
     def __post_init__(self) -> None:
-        self._ids: list[str] = []
+        self._units = Rows("image", self.columns)
         self._labels: list[str] = []
-        self._columns: list[dict[str, Any]] = []
         self._images: list[np.ndarray] = []
         self._texts: list[np.ndarray] = []
         self._owners: list[int] = []
@@ -186,30 +186,29 @@ class Retrieval(Measure):
             what = f"{record.id}: a vector of {len(image)} numbers among vectors of {len(self._images[0])}; left out"
             self.problems.add("another space", record.id, what)
             return
-        self._owners += [len(self._ids)] * len(texts)
+        self._owners += [len(self._labels)] * len(texts)
         self._texts.extend(_unit(texts))
         self._images.append(_unit(image[None])[0])
-        self._ids.append(record.id)
+        self._units.add(record.id, record.id, record, None, {})
         self._labels.append(record.label)
-        self._columns.append({name: record.columns.get(name) for name in self.columns})
 
     def tally(self) -> RetrievalTally:
         """See :meth:`Measure.tally`."""
         images = np.array(self._images, np.float32)
-        everyone = np.arange(len(self._ids))
+        pictures, everyone = self._units.units(), range(len(self._labels))
         parts: list[tuple[str, Sequence[int], tuple[FloatArray, FloatArray]]] = []
         if self._owners:
             texts, owners = np.array(self._texts, np.float32), self._owners
-            parts.append((TO_TEXT, list(everyone), ranks(images, texts, list(everyone), owners)))
-            parts.append((TO_IMAGE, owners, ranks(texts, images, owners, list(everyone))))
+            parts.append((TO_TEXT, everyone, ranks(images, texts, everyone, owners)))
+            parts.append((TO_IMAGE, owners, ranks(texts, images, owners, everyone)))
         if any(self._labels) or not parts:
             labels = [label or f"only {i}" for i, label in enumerate(self._labels)]
-            parts.append((TO_LIKE, list(everyone), ranks(images, images, labels, labels, itself=True)))
+            parts.append((TO_LIKE, everyone, ranks(images, images, labels, labels, itself=True)))
         asked = [owner for _, owners, _ in parts for owner in owners]
-        ids = [f"{self._ids[o]} {way} {i}" for way, owners, _ in parts for i, o in enumerate(owners)]
-        columns = {name: [self._columns[owner][name] for owner in asked] for name in self.columns}
+        ids = [f"{pictures.ids[o]} {way} {i}" for way, owners, _ in parts for i, o in enumerate(owners)]
+        columns = {name: [values[owner] for owner in asked] for name, values in pictures.columns.items()}
         return RetrievalTally(
-            Units("query", ids, [self._ids[owner] for owner in asked], columns),
+            Units("query", ids, [pictures.ids[owner] for owner in asked], columns),
             ways=[way for way, _, _ in parts],
             way=np.concatenate([np.full(len(owners), i, dtype=np.int64) for i, (_, owners, _) in enumerate(parts)]),
             rank=np.concatenate([found[0] for _, _, found in parts]),
