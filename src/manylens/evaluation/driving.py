@@ -72,11 +72,13 @@ class Rows:
     clusters: list[str] = field(default_factory=list)
     values: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, id: str, cluster: str, record: Record, annotation: Annotation | None = None, **known: Any) -> None:
+    def add(
+        self, id: str, cluster: str, record: Record, annotation: Annotation | None, known: Mapping[str, Any]
+    ) -> None:
         """Take a unit; ``known`` are columns that the measure works out itself, such as ``size``."""
         self.ids.append(id)
         self.clusters.append(cluster)
-        self.values.append({name: column(name, record, annotation) for name in self.names} | known)
+        self.values.append({name: column(name, record, annotation) for name in self.names} | dict(known))
 
     def units(self) -> Units:
         """All of them."""
@@ -108,9 +110,13 @@ def image_of(record: Record, problems: Problems) -> Image | None:
     try:
         return record.image()
     except MediaError as error:
-        missing = not record.path.exists()
-        problems.add("missing image" if missing else "bad image", record.id, f"image {record.id}: {error.what}")
+        _unreadable(record, error, problems)
         return None
+
+
+def _unreadable(record: Record, error: MediaError, problems: Problems) -> None:
+    kind = "bad image" if record.path.exists() else "missing image"
+    problems.add(kind, record.id, f"image {record.id}: {error.what}")
 
 
 def mask_of(annotation: Annotation, size: tuple[int, int], problems: Problems) -> BoolMask | None:
@@ -142,14 +148,17 @@ def mask_of(annotation: Annotation, size: tuple[int, int], problems: Problems) -
     return mask
 
 
-def failed(problems: Problems, kind: str, id: str, error: Exception) -> None:
-    """Take down that the model failed on a unit.
+def failed(problems: Problems, kind: str, id: str, error: Exception, record: Record | None = None) -> None:
+    """Take down that the model failed on a unit; or that its picture cannot be read, where that is the record's.
 
     Raises:
         Exception: The error itself, where it is one of :data:`OF_THE_RUN`.
     """
     if isinstance(error, OF_THE_RUN):
         raise error
+    if record is not None and isinstance(error, MediaError):
+        _unreadable(record, error, problems)
+        return
     what = str(getattr(error, "what", error)) or type(error).__name__
     problems.add("model failed", id, f"{kind} {id}: the model failed ({what})")
 

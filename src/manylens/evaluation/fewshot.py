@@ -196,7 +196,7 @@ def run(
                     on_unit(episode.id, made)
         if episode.id in values:
             known = {"class": episode.category, "fold": episode.fold, "size": driving.size_name(values[episode.id][4])}
-            rows.add(episode.id, episode.query.id, episode.query, None, **known)
+            rows.add(episode.id, episode.query.id, episode.query, None, known)
             judged.append(episode)
     names = sorted({episode.category for episode in judged})
     return FewShotTally(

@@ -368,7 +368,7 @@ def _add(rows: Rows, record: Record, annotation: Annotation, truth: BoolMask | N
     if area is None:
         area = float(np.count_nonzero(truth)) if truth is not None else _area(annotation)
     known = {"class": annotation.category, "size": driving.size_name(area)}
-    rows.add(annotation.id, record.id, record, annotation, **known)
+    rows.add(annotation.id, record.id, record, annotation, known)
 
 
 def _area(annotation: Annotation) -> float:
