@@ -16,7 +16,7 @@ from manylens.cli import output
 from manylens.cli.parameters import session_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from manylens.evaluation.intervals import Estimate
     from manylens.evaluation.results import Evaluation
@@ -139,17 +139,28 @@ def _print(made: Evaluation) -> None:
     classes = {name: one for name, one in made.figures.items() if "/" in name}
     rows = [_row(name, one, count, made.tally.lower(name)) for name, one in plain.items()]
     output.table(f"{made.task}: {made.measure}", ("figure", "value", "95 % interval", f"{kind}s"), rows)
-    if classes and len(classes) <= _MOST_CLASSES:
-        print()
-        output.table(
-            "by class", ("figure", "value", "95 % interval"), [_row(name, one)[:3] for name, one in classes.items()]
-        )
+    _print_classes(classes)
     for one in made.slices:
         _print_slice(one)
     _print_end(made)
 
 
-def _row(name: str, one: Estimate, count: int = 0, lower: bool = False) -> tuple[str, str, str, str]:
+def _print_classes(figures: Mapping[str, Estimate]) -> None:
+    """A row for each class, where they are few."""
+    groups: dict[str, dict[str, Estimate]] = {}
+    for name, one in figures.items():
+        figure, _, group = name.partition("/")
+        groups.setdefault(group, {})[figure] = one
+    names = list(dict.fromkeys(name.partition("/")[0] for name in figures))
+    if 0 < len(groups) <= _MOST_CLASSES:
+        print()
+        rows = [
+            (group, *(_number(found[n].value) if n in found else "-" for n in names)) for group, found in groups.items()
+        ]
+        output.table("by class", ("class", *names), rows)
+
+
+def _row(name: str, one: Estimate, count: int, lower: bool) -> tuple[str, str, str, str]:
     return f"{name} (less is better)" if lower else name, _number(one.value), _interval(one), str(count)
 
 

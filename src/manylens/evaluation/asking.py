@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from manylens.data.problems import DataError
+from manylens.evaluation.captions import texts_of
 from manylens.evaluation.measure import Regions
 
 if TYPE_CHECKING:
     from manylens.data.records import Record
+    from manylens.evaluation.retrieval import Found
 
 Fields = Mapping[str, Any]
 Ask = Callable[["Record", "Setup"], Mapping[str, Fields]]
@@ -104,3 +107,42 @@ def regions(record: Record, results: Mapping[str, Any], setup: Setup) -> Regions
         boxes=np.array([row["box"] for row in rows], np.float32).reshape(-1, 4),
         masks=masks if masks and all(mask is not None for mask in masks) else None if rows else [],
     )
+
+
+def vectors(record: Record, setup: Setup) -> Mapping[str, Fields]:
+    """The vector of the picture, and of each of its captions."""
+    texts = texts_of(record.columns.get("captions"))
+    return {ONLY: {"image": record.path}} | {str(place): {"text": text} for place, text in enumerate(texts)}
+
+
+def found(record: Record, results: Mapping[str, Any], setup: Setup) -> Found | None:
+    """Vectors of a picture and its captions, for retrieval.
+
+    Raises:
+        DataError: They are of different spaces, so that their cosines mean nothing.
+    """
+    from manylens.evaluation.retrieval import Found
+
+    picture = results.get(ONLY)
+    texts = [one for key, one in results.items() if key != ONLY]
+    if picture is None:
+        return None
+    spaces = {one.space for one in (picture, *texts)}
+    if len(spaces) > 1:
+        raise DataError(
+            f"vectors of pictures and of captions are of different spaces ({', '.join(sorted(spaces))})",
+            "name a --model that embeds both",
+        )
+    return Found(picture.vector, np.stack([one.vector for one in texts]) if texts else None)
+
+
+def unchanged(prediction: Any) -> Any:
+    """A saved prediction as it is."""
+    return prediction
+
+
+def as_found(prediction: Any) -> Any:
+    """The vector of a picture, from a file of features, for retrieval."""
+    from manylens.evaluation.retrieval import Found
+
+    return Found(prediction) if isinstance(prediction, np.ndarray) else prediction

@@ -22,6 +22,7 @@ from manylens.evaluation.protocols import Facts, Protocol, choose
 from manylens.evaluation.results import PREDICTIONS, SAVED, DataUsed, Evaluation, Example, ModelUsed
 from manylens.evaluation.running import Run
 from manylens.evaluation.slicing import BUILT_IN, check_fields, sliced
+from manylens.runtime.meter import Meter
 
 if TYPE_CHECKING:
     import os
@@ -99,13 +100,15 @@ def evaluate(
     dataset = whole.select(split=split, limit=limit)
     problems.extend(whole.problems)
     check_fields(slices, dataset)
-    facts = Facts.of(dataset.records(), dataset.categories)
+    facts = Facts.of(dataset.records(), dataset.categories, len([name for name in dataset.splits if name]))
     run: Run | None = None
     saved = None
     if predictions is None:
         from manylens.session import default_session
 
-        run = Run(session or default_session(), model, seed, problems, max_cost)
+        run = Run(session or default_session(), model, seed, problems, Meter(max_cost))
+        if max_cost is not None and not run.session.rates.cost_money:
+            run.notes.append("this machine has no rates, so its time costs nothing; manylens cost takes them")
         protocol = choose(task, facts, measure=measure, prompt=prompt, takes=run.takes(task))
     else:
         known = prediction_files.Known.of(whole)
@@ -217,6 +220,7 @@ def _assembled(
         machine=machine_report().to_json(),
         tally=tally,
         stopped=run.stopped if run is not None else "",
+        cost=run.meter.spent if run is not None else 0.0,
     )
 
 

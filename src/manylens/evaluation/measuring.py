@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manylens.data.problems import DataError, Problems
 from manylens.errors import CostError, UnsupportedError
-from manylens.evaluation.asking import LOW_THRESHOLD, Setup
+from manylens.evaluation.asking import LOW_THRESHOLD, Setup, unchanged
 from manylens.evaluation.measure import Measure
 from manylens.evaluation.predictions import Saved, Spool
 from manylens.evaluation.protocols import Asked, Driven, Protocol
@@ -109,7 +109,7 @@ def from_model(job: Job, run: Run) -> Tally:
         done += 1
         job.said(record, done)
 
-    return _judged(job, run.stream(protocol, job.dataset.records(), setup, counted))
+    return _judged(job, run.stream(protocol, job.dataset.records(), setup, counted), lambda: asdict(run.used))
 
 
 def from_saved(job: Job) -> Tally:
@@ -125,22 +125,30 @@ def from_saved(job: Job) -> Tally:
             f"{job.protocol.name}: runs the model itself, so it takes no saved predictions", "name a --model"
         )
 
+    if saved.form not in job.protocol.forms:
+        raise DataError(
+            f"{saved.path}: holds {saved.form or 'nothing known'}, and {job.protocol.name} judges "
+            f"{' or '.join(job.protocol.forms)}",
+            "name another --measure",
+        )
+    adopt = job.protocol.adopt if isinstance(job.protocol, Asked) else unchanged
+
     def pairs() -> Iterator[tuple[Record, Any]]:
         for done, record in enumerate(job.dataset.records(), 1):
-            yield record, saved.get(record.id)
+            yield record, adopt(saved.get(record.id))
             job.said(record, done)
 
-    return _judged(job, pairs())
+    return _judged(job, pairs(), dict)
 
 
-def _judged(job: Job, pairs: Iterable[tuple[Record, Any]]) -> Tally:
+def _judged(job: Job, pairs: Iterable[tuple[Record, Any]], model: Callable[[], Mapping[str, Any]]) -> Tally:
     measure = job.measure()
     seen = 0
     with ExitStack() as stack:
         spool = None
         if job.spool is not None:
-            head = {"task": job.protocol.tasks[0], "measure": job.protocol.name}
-            spool = stack.enter_context(Spool(job.spool, head))
+            named = {"task": job.protocol.tasks[0], "measure": job.protocol.name}
+            spool = stack.enter_context(Spool(job.spool, lambda: {**named, "model": model()}))
         for record, prediction in pairs:
             measure.add(record, prediction)
             seen += 1
@@ -155,7 +163,7 @@ def _driven(job: Job, protocol: Driven, run: Run) -> Tally:
     asked: dict[str, Any] = {
         "model": run.model,
         "seed": run.seed,
-        "columns": [name for name in job.columns if name not in ("class", "size")],
+        "columns": job.columns,
         "progress": job.progress,
         **job.of_measure(),
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +34,7 @@ _MEASURES = {
     ("regions", "segment"): "instance",
     ("classes", "segment"): "semantic",
     ("panoptic", "segment"): "panoptic",
-    ("vectors", "embed"): "k-nn",
+    ("vectors", "embed"): "retrieval",
 }
 _MAPS = "predictions"
 
@@ -85,7 +85,9 @@ class Saved(Mapping[str, Any]):
     Attributes:
         rows: Id of a record to its prediction, or to a function that reads it when it is asked for.
         head: What the file says of itself: task, measure, model; empty for the forms of others.
-        form: ``regions``, ``labels``, ``classes``, ``panoptic``, ``texts``, ``answers`` or ``vectors``; empty for ours.
+        form: What they are: ``regions``, ``prompted`` (regions by annotation), ``labels``, ``classes``, ``panoptic``,
+            ``texts``, ``answers``, ``readings``, ``depths`` or ``vectors``.
+        path: Of the file.
     """
 
     rows: Mapping[str, Any]
@@ -95,7 +97,7 @@ class Saved(Mapping[str, Any]):
 
     def measure(self, task: str) -> str | None:
         """The measure that fits the form, or that the file names; None where the task alone decides."""
-        named = self.head.get("measure")
+        named = self.head.get("measure") if self.head.get("task") == task else None
         return str(named) if named else _MEASURES.get((self.form, task))
 
     def used(self) -> ModelUsed:
@@ -133,21 +135,24 @@ class Spool:
 
     Args:
         path: ``predictions.jsonl`` of the folder of the evaluation.
-        head: What is known beforehand: task, measure.
+        head: What the file says of itself, asked for at the first prediction: only then the model is known.
     """
 
-    def __init__(self, path: Path, head: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, head: Callable[[], Mapping[str, Any]]) -> None:
         self.path = path
+        self._head: Callable[[], Mapping[str, Any]] | None = head
         self._part = path.with_name(f".{path.name}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: TextIO = self._part.open("w", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{path}: cannot be written ({error.strerror})", "choose another folder") from error
-        self._line({"form": HEAD, "version": 1, **head})
 
     def add(self, record: str, prediction: Any) -> None:
         """Write the prediction for a record."""
+        if self._head is not None:
+            self._line({"form": HEAD, "version": 1, **self._head()})
+            self._head = None
         self._line({"record": record, "prediction": encoded(prediction, self.path.parent, record)})
 
     def close(self) -> None:
@@ -217,7 +222,10 @@ def _own(path: Path, known: Known, problems: Problems) -> Saved:
                 problems.add("broken row", f"line {number}", f"{path.name} line {number}: not a prediction; left out")
                 continue
             take(rows, known, said, place, problems)
-    return Saved(rows, head, path=path)
+    from manylens.evaluation.protocols import PROTOCOLS
+
+    measure = PROTOCOLS.get(str(head.get("measure")))
+    return Saved(rows, head, measure.forms[0] if measure and measure.forms else "", path)
 
 
 def take(rows: dict[str, Any], known: Known, said: Any, prediction: Any, problems: Problems) -> None:
@@ -239,6 +247,7 @@ def encoded(prediction: Any, folder: Path, name: str) -> Any:
         folder: Where ``predictions.jsonl`` stands.
         name: The record, for file names.
     """
+    from manylens.evaluation.retrieval import Found
     from manylens.tasks.results import Depth, Result, to_json
 
     if prediction is None or isinstance(prediction, str):
@@ -259,6 +268,9 @@ def encoded(prediction: Any, folder: Path, name: str) -> Any:
         target = folder / _MAPS / f"{safe}-{_short(name)}.npz"
         atomic_write(target, buffer.getvalue())
         return {"type": "array", "file": f"{_MAPS}/{target.name}"}
+    if isinstance(prediction, Found):
+        parts = {"image": prediction.image, "texts": prediction.texts}
+        return {"type": "found"} | {key: None if one is None else one.tolist() for key, one in parts.items()}
     if isinstance(prediction, Mapping):
         items = {str(key): encoded(one, folder, f"{name}-{key}") for key, one in prediction.items()}
         return {"type": "mapping", "items": items}
@@ -267,6 +279,7 @@ def encoded(prediction: Any, folder: Path, name: str) -> Any:
 
 def decoded(body: Any, folder: Path) -> Any:
     """What :func:`encoded` made JSON of."""
+    from manylens.evaluation.retrieval import Found
     from manylens.tasks.parse import from_json
     from manylens.tasks.results import Depth
 
@@ -283,6 +296,8 @@ def decoded(body: Any, folder: Path) -> Any:
         )
     if kind == "depth":
         return Depth(map=decoded(body["map"], folder), scale=body["scale"])
+    if kind == "found":
+        return Found(*(None if body[key] is None else np.array(body[key], np.float32) for key in ("image", "texts")))
     if kind == "vector":
         return np.array(body["values"])
     if kind == "array":

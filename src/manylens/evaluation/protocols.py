@@ -31,7 +31,8 @@ class Facts:
     """What a data set holds, as far as its first records show.
 
     Attributes:
-        holds: Of ``labels``, ``boxes``, ``masks``, ``captions``, ``depth``, ``video``, ``questions``, ``text``.
+        holds: Of ``labels``, ``boxes``, ``masks``, ``captions``, ``depth``, ``video``, ``questions``, ``text``,
+            ``splits`` (two at least).
         things: Whether a class is a thing.
         stuff: Whether a class is stuff.
     """
@@ -41,9 +42,9 @@ class Facts:
     stuff: bool = False
 
     @classmethod
-    def of(cls, records: Iterable[Record], categories: Sequence[Category]) -> Facts:
+    def of(cls, records: Iterable[Record], categories: Sequence[Category], splits: int = 0) -> Facts:
         """Look at the first records."""
-        seen: set[str] = set()
+        seen: set[str] = {"splits"} if splits > 1 else set()
         for record in islice(records, _LOOKED_AT):
             seen |= {name for name in ("captions", "depth", "video", "text") if record.columns.get(name)}
             seen |= {"labels"} if record.label else set()
@@ -65,9 +66,12 @@ class Protocol:
         name: Of the measure, for ``--measure``.
         tasks: The tasks whose quality it says something of.
         needs: What the data must hold, of :attr:`Facts.holds`; any one of them will do.
+        also: What it must hold besides, all of it.
         home: ``module:name`` of the measure's class or function, loaded when it is needed.
         says: What it reports, in a few words.
         options: Options of the measure that a caller may set.
+        forms: Forms of saved predictions that it judges, see :class:`manylens.evaluation.predictions.Saved`; its own
+            first.
     """
 
     name: str
@@ -76,6 +80,8 @@ class Protocol:
     home: str
     says: str
     options: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
 
     def load(self) -> Any:
         """The measure's class or function."""
@@ -95,6 +101,7 @@ class Asked(Protocol):
         resumes: Whether results can be kept in a journal, and a stopped run goes on from there.
         regroups: Whether slices by annotation need the measure taken again for each group, the annotations of others
             being ignored; else its units are sliced.
+        adopt: What the measure judges, from a saved prediction of another form.
         fixed: Arguments of the measure's class.
     """
 
@@ -104,6 +111,7 @@ class Asked(Protocol):
     per_class: bool = False
     resumes: bool = True
     regroups: bool = False
+    adopt: Callable[[Any], Any] = asking.unchanged
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -133,6 +141,7 @@ PROTOCOLS: dict[str, Protocol] = {
             ("labels",),
             "classification:Classification",
             "accuracy, top-5, macro F1, AUROC, calibration",
+            forms=("labels",),
             calls="classify",
             ask=asking.labels,
             per_class=True,
@@ -143,6 +152,7 @@ PROTOCOLS: dict[str, Protocol] = {
             ("boxes", "masks"),
             "detection:Detection",
             "average precision of boxes",
+            forms=("regions",),
             calls="detect",
             ask=asking.boxes,
             take=asking.regions,
@@ -155,6 +165,7 @@ PROTOCOLS: dict[str, Protocol] = {
             ("masks",),
             "detection:Detection",
             "average precision of masks",
+            forms=("regions",),
             calls="segment",
             ask=asking.instances,
             take=asking.regions,
@@ -168,6 +179,10 @@ PROTOCOLS: dict[str, Protocol] = {
             ("masks",),
             "semantic:Semantic",
             "mean IoU of classes, boundary IoU",
+            forms=(
+                "regions",
+                "classes",
+            ),
             calls="segment",
             ask=asking.mode("semantic"),
             take=asking.regions,
@@ -178,6 +193,10 @@ PROTOCOLS: dict[str, Protocol] = {
             ("masks",),
             "panoptic:Panoptic",
             "PQ, SQ, RQ of things and stuff",
+            forms=(
+                "regions",
+                "panoptic",
+            ),
             calls="segment",
             ask=asking.mode("panoptic"),
             take=asking.regions,
@@ -189,6 +208,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "promptable:run_clicks",
             "IoU after 1 to N simulated clicks, clicks to 85 and 90 %",
             ("clicks", "previous_mask"),
+            forms=("prompted",),
             calls="segment",
             keeps=True,
             saved="promptable:PromptableMeasure",
@@ -200,10 +220,43 @@ PROTOCOLS: dict[str, Protocol] = {
             ("masks",),
             "promptable:run_boxes",
             "IoU of masks from boxes",
+            forms=("prompted",),
             calls="segment",
             keeps=True,
             saved="promptable:PromptableMeasure",
             fixed={"prompt": "box"},
+        ),
+        Driven(
+            "few-shot",
+            ("segment",),
+            ("masks",),
+            "fewshot:run",
+            "mIoU of masks from examples, in episodes",
+            ("protocol", "fold", "shots", "count"),
+            calls="segment",
+            keeps=True,
+        ),
+        Driven(
+            "features",
+            ("embed",),
+            ("labels",),
+            "features:run",
+            "accuracy of k nearest neighbours and of a linear classifier",
+            ("train", "val", "neighbours", "penalties"),
+            ("splits",),
+            calls="embed",
+        ),
+        Asked(
+            "retrieval",
+            ("embed", "match"),
+            ("captions", "labels"),
+            "retrieval:Retrieval",
+            "recall at 1, 5 and 10",
+            forms=("vectors",),
+            calls="embed",
+            ask=asking.vectors,
+            take=asking.found,
+            adopt=asking.as_found,
         ),
         Asked(
             "captions",
@@ -211,6 +264,7 @@ PROTOCOLS: dict[str, Protocol] = {
             ("captions",),
             "captions:Captions",
             "CIDEr-D, BLEU-4, chrF",
+            forms=("texts",),
             calls="caption",
         ),
         Asked(
@@ -219,6 +273,7 @@ PROTOCOLS: dict[str, Protocol] = {
             ("questions",),
             "answers:Answers",
             "VQA accuracy",
+            forms=("answers",),
             calls="answer",
             ask=asking.questions,
             take=asking.by_key,
@@ -230,6 +285,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "reading:Text",
             "character and word error rate",
             ("fold",),
+            forms=("readings",),
             calls="read",
         ),
         Asked(
@@ -239,6 +295,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "depth:DepthMaps",
             "AbsRel, delta",
             ("png_scale", "nearest", "farthest", "align"),
+            forms=("depths",),
             calls="depth",
             resumes=False,
         ),
@@ -282,13 +339,18 @@ def choose(task: str, facts: Facts, *, measure: str | None, prompt: str | None, 
             )
     else:
         found = PROTOCOLS[_usual(task, facts, prompt, takes)]
-    if not facts.holds & set(found.needs):
+    if not _fits(found, facts):
         there = ", ".join(sorted(facts.holds)) or "nothing of the kind"
+        wanted = " and ".join((" or ".join(found.needs), *found.also))
         raise DataError(
-            f"{found.name} needs {' or '.join(found.needs)}, and the data holds {there}",
+            f"{found.name} needs {wanted}, and the data holds {there}",
             "name another --measure, or give data that holds them",
         )
     return found
+
+
+def _fits(protocol: Protocol, facts: Facts) -> bool:
+    return bool(facts.holds & set(protocol.needs)) and facts.holds >= set(protocol.also)
 
 
 def _usual(task: str, facts: Facts, prompt: str | None, takes: frozenset[str]) -> str:
@@ -298,7 +360,7 @@ def _usual(task: str, facts: Facts, prompt: str | None, takes: frozenset[str]) -
     if not able:
         judged = ", ".join(name for name in TASKS if any(name in p.tasks for p in PROTOCOLS.values()))
         raise UnsupportedError(f"{task}: no measure judges this task", f"measures judge {judged}")
-    return next((p.name for p in able if facts.holds & set(p.needs)), able[0].name)
+    return next((p.name for p in able if _fits(p, facts)), able[0].name)
 
 
 def _usual_of_masks(facts: Facts, prompt: str | None, takes: frozenset[str]) -> str:

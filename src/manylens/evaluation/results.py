@@ -25,13 +25,25 @@ SAVED = "saved predictions"
 
 @dataclass(frozen=True)
 class ModelUsed:
-    """What made the predictions; ``id`` is :data:`SAVED` where they were read from a file."""
+    """What made the predictions.
+
+    Attributes:
+        id: Of the model; :data:`SAVED` where they were read from a file.
+        weights: Their hash.
+        engine: Empty for a composed model, which has none of its own.
+        precision: Likewise.
+        device: What it ran on.
+        parts: The models that a composed model called.
+        source: The file of predictions.
+        notes: What else is known.
+    """
 
     id: str
     weights: str = ""
     engine: str = ""
     precision: str = ""
     device: str = ""
+    parts: tuple[str, ...] = ()
     source: str = ""
     notes: tuple[str, ...] = ()
 
@@ -85,6 +97,7 @@ class Evaluation:
         machine: What it ran on; see :func:`manylens.runtime.machine.machine_report`.
         tally: The kept numbers, from which all figures can be computed again.
         stopped: Why it ended early, such as the cost cap; empty where everything was judged.
+        cost: What the run was charged, in the money of the session's rates.
         notes: What a reader should know, such as why this measure was chosen.
         version: Of manylens.
         files: What :meth:`save` wrote.
@@ -104,6 +117,7 @@ class Evaluation:
     machine: Mapping[str, Any]
     tally: Tally
     stopped: str = ""
+    cost: float = 0.0
     notes: Sequence[str] = ()
     version: str = __version__
     files: Sequence[Path] = field(default=())
@@ -133,6 +147,7 @@ class Evaluation:
             "problems": self.problems.to_json(),
             "worst": [one._asdict() for one in self.worst],
             "stopped": self.stopped,
+            "cost": self.cost,
             "notes": list(self.notes),
             "seconds": self.seconds,
             "machine": dict(self.machine),
@@ -196,7 +211,7 @@ def _parsed(body: Mapping[str, Any], tally: Tally) -> Evaluation:
     return Evaluation(
         task=body["task"],
         measure=body["measure"],
-        model=ModelUsed(**{**body["model"], "notes": tuple(body["model"]["notes"])}),
+        model=ModelUsed(**{**body["model"], **{name: tuple(body["model"][name]) for name in ("parts", "notes")}}),
         data=DataUsed(**body["data"]),
         options=body["options"],
         figures={name: Estimate.from_json(row) for name, row in body["figures"].items()},
@@ -208,6 +223,7 @@ def _parsed(body: Mapping[str, Any], tally: Tally) -> Evaluation:
         machine=body["machine"],
         tally=tally,
         stopped=body["stopped"],
+        cost=body["cost"],
         notes=body["notes"],
         version=body["version"],
     )

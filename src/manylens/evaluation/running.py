@@ -15,13 +15,14 @@ from manylens.evaluation import driving
 from manylens.evaluation.asking import Setup
 from manylens.evaluation.results import ModelUsed
 from manylens.runtime.executors import Failure
+from manylens.runtime.meter import Meter
 
 if TYPE_CHECKING:
     from manylens.data.records import Record
     from manylens.evaluation.protocols import Asked
     from manylens.session import Session
 
-_MOST_NOTES = 20
+_MOST_NOTES = 8
 _TRIED_FOR_NAMES = 10
 _NAMED = 5
 
@@ -35,7 +36,7 @@ class Run:
         model: A catalog id, a folder or a hub id; None lets the session choose.
         seed: Of every random step.
         problems: Takes records that failed.
-        max_cost: The most that the run may be charged; None for no limit.
+        meter: Counts what the run costs, over all its calls, and stops it before it goes over.
         journal: Remembers what is done; None where nothing is kept.
         used: The model that answered, from the first result.
         notes: What the models had to say, each once.
@@ -46,7 +47,7 @@ class Run:
     model: str | None
     seed: int
     problems: Problems
-    max_cost: float | None = None
+    meter: Meter = field(default_factory=Meter)
     journal: Path | None = None
     used: ModelUsed = field(default_factory=lambda: ModelUsed(""))
     notes: list[str] = field(default_factory=list)
@@ -125,22 +126,29 @@ class Run:
                 if isinstance(one, Failure):
                     self._failed(record, key, one.error)
                 else:
-                    self.saw(one)
+                    self.saw(one, record.path.name)
             if good:
                 yield record, protocol.take(record, good, setup)
             progress(record)
 
-    def saw(self, result: Any) -> None:
-        """Take down which model gave a result, and what it had to say."""
+    def saw(self, result: Any, about: str = "") -> None:
+        """Take down which model gave a result, and what it had to say.
+
+        Args:
+            result: Of a call.
+            about: Name of the picture: what is said of one picture alone is not kept.
+        """
         from manylens.tasks import provenance_of
 
         made = provenance_of(result)
         if made is None:
             return
         if not self.used.id:
-            self.used = ModelUsed(made.model, made.weights, made.engine, made.precision, made.device)
+            parts = tuple(dict.fromkeys(str(part["model"]) for part in made.parts))
+            self.used = ModelUsed(made.model, made.weights, made.engine, made.precision, made.device, parts)
         for note in made.notes:
-            self._note(note)
+            if not about or about not in note:
+                self._note(note)
 
     def _results(self, protocol: Asked, requests: Iterator[Mapping[str, Any]]) -> Iterator[Any]:
         return self.session.map(
@@ -150,7 +158,7 @@ class Run:
             seed=self.seed,
             resume=self.journal if protocol.resumes else None,
             errors="return",
-            cost_cap=self.max_cost,
+            cost_cap=self.meter,
         )
 
     def _failed(self, record: Record, key: str, error: Exception) -> None:
@@ -168,7 +176,7 @@ class Run:
         from manylens.tasks import request
 
         for fields in protocol.ask(record, setup).values():
-            self.session.run(request(protocol.calls, **fields), model=self.model, seed=self.seed)
+            self.session.run(request(protocol.calls, **fields), model=self.model, seed=self.seed, cost_cap=self.meter)
 
     def _known(self, protocol: Asked, record: Record, setup: Setup, refusal: ManylensError) -> Setup:
         assert setup.names is not None
@@ -187,7 +195,7 @@ class Run:
 
 
 class Watching:
-    """A session that takes down which model answers, for measures that run the model themselves."""
+    """A session that takes down which model answers and counts what it costs, for measures that run it themselves."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -197,13 +205,13 @@ class Watching:
 
     def run(self, request: Any, **options: Any) -> Any:
         """See :meth:`manylens.session.Session.run`."""
-        result = self._run.session.run(request, **options)
+        result = self._run.session.run(request, **{**options, "cost_cap": self._run.meter})
         self._run.saw(result)
         return result
 
     def map(self, task: str, requests: Iterable[Any], **options: Any) -> Iterator[Any]:
         """See :meth:`manylens.session.Session.map`."""
-        for result in self._run.session.map(task, requests, **options):
+        for result in self._run.session.map(task, requests, **{**options, "cost_cap": self._run.meter}):
             if not isinstance(result, Failure):
                 self._run.saw(result)
             yield result
