@@ -12,7 +12,9 @@ import json
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -25,6 +27,8 @@ from manylens.media import atomic_write
 FloatArray = npt.NDArray[np.float64]
 
 _KINDS: dict[str, type[Tally]] = {}
+_HOMES = {"detection": "detection_tally"}
+"""Modules of kinds that are not named like their module; a kind is registered as its module is imported."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +148,7 @@ class Tally(ABC):
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             plain = json.loads(arrays.pop("__json__").tobytes())
-            kind = _KINDS[plain["measure"]]
+            kind = _kind(plain["measure"])
             units = Units(plain["kind"], plain["ids"], plain["clusters"], plain["columns"])
             return kind(units=units, **arrays, **plain.get("fields", {}))
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
@@ -209,6 +213,14 @@ class RatioTally(Tally):
     def lower(self, figure: str) -> bool:
         """See :meth:`Tally.lower`."""
         return figure.split("/")[0] in self.errors
+
+
+def _kind(name: str) -> type[Tally]:
+    """The class of a kind. A file can name modules of this package only."""
+    if name not in _KINDS and name.isidentifier():
+        with suppress(ModuleNotFoundError):
+            import_module(f"manylens.evaluation.{_HOMES.get(name, name)}")
+    return _KINDS[name]
 
 
 def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
