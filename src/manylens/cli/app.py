@@ -10,7 +10,7 @@ from typing import cast
 
 import typer
 
-from manylens.cli import dataset, house
+from manylens.cli import audit, dataset, house
 from manylens.cli.ask import ask
 from manylens.cli.evaluate import evaluate
 from manylens.cli.output import complain, exit_code
@@ -42,6 +42,7 @@ def app(only: str | None = None) -> typer.Typer:
     made.command("ask", short_help=TASKS["ask"].summary, rich_help_panel="Workflows")(ask)
     made.command("evaluate", rich_help_panel="Workflows")(evaluate)
     made.add_typer(dataset.group, name="dataset", rich_help_panel="Workflows")
+    made.add_typer(audit.group(), name="audit", rich_help_panel="Workflows")
     for task in TASKS.values():
         if not task.workflow:
             made.command(task.name, short_help=task.summary)(command(task) if only in (task.name, None) else _named)
@@ -88,7 +89,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def made_commands() -> set[str]:
     """The names of all commands."""
-    return {*TASKS, *house.COMMANDS, "evaluate", "dataset"}
+    return {*TASKS, *house.COMMANDS, "evaluate", "dataset", "audit"}
 
 
 def _debugging() -> bool:
