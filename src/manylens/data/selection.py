@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from manylens.data.columns import kind_stored_as
 from manylens.data.problems import DataError
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ def where_equal(name: str, column: pa.ChunkedArray, wanted: Any) -> Flags:
     try:
         asked = pa.array(values, inner)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"column {name!r}: holds {inner}, not {values[0]!r}", "give a value of its type") from error
+        raise DataError(
+            f"column {name!r}: holds {kind_stored_as(inner)}, not {values[0]!r}", "give a value of its type"
+        ) from error
     if not lists_of:
         found = np.asarray(pc.is_in(column, value_set=asked).to_numpy(), dtype=bool)
     else:
