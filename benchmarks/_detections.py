@@ -1,23 +1,21 @@
-"""Made-up detections that look like COCO's: objects of many classes and sizes, and a detector that is right at times."""
+"""Made-up detections that look like COCO's: objects of many classes and sizes, and a detector that is often right."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from manylens.data.records import Category, Record
-    from manylens.evaluation.measure import Regions
+from manylens.data.records import Annotation, Category, Record
+from manylens.evaluation.measure import Regions
 
 WIDTH, HEIGHT = 640, 480
 _OBJECTS_OF_AN_IMAGE = 7.3  # COCO's mean
-FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")  # as COCO lists them
 
 
 @dataclass(frozen=True)
@@ -80,3 +78,73 @@ class MadeUp:
             for i in order
         ]
         return MadeUp(truth, found)
+
+    @property
+    def categories(self) -> list[Category]:
+        """The same as ours."""
+        return [Category(one["id"], one["name"]) for one in self.truth["categories"]]
+
+    def pairs(self) -> list[tuple[Record, Regions]]:
+        """Each picture with its predictions, as a measure of ours takes them."""
+        names = {one.id: one.name for one in self.categories}
+        objects: defaultdict[int, list[Annotation]] = defaultdict(list)
+        for one in self.truth["annotations"]:
+            x, y, width, height = one["bbox"]
+            box = (x, y, x + width, y + height)
+            objects[one["image_id"]].append(
+                Annotation(str(one["id"]), names[one["category_id"]], box, area=one["area"], crowd=bool(one["iscrowd"]))
+            )
+        found: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
+        for one in self.found:
+            found[one["image_id"]].append(one)
+        pairs = []
+        for one in self.truth["images"]:
+            rows = found[one["id"]]
+            boxes = np.array([row["bbox"] for row in rows]).reshape(-1, 4)
+            boxes[:, 2:] += boxes[:, :2]
+            regions = Regions(
+                [names[row["category_id"]] for row in rows], np.array([row["score"] for row in rows]), boxes
+            )
+            pairs.append(
+                (
+                    Record(
+                        str(one["id"]),
+                        Path("none"),
+                        one["width"],
+                        one["height"],
+                        annotations=tuple(objects[one["id"]]),
+                    ),
+                    regions,
+                )
+            )
+        return pairs
+
+
+class Reference:
+    """pycocotools on COCO data: loaded once, evaluated as often as asked.
+
+    Args:
+        truth: A COCO data set; changed by pycocotools.
+        found: COCO results; likewise.
+        kind: ``bbox`` or ``segm``.
+    """
+
+    def __init__(self, truth: dict[str, Any], found: list[dict[str, Any]], kind: str = "bbox") -> None:
+        from pycocotools.coco import COCO
+
+        self._kind, self._truth = kind, COCO()
+        self._truth.dataset = truth
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._truth.createIndex()
+            self._found = self._truth.loadRes(found)
+
+    def figures(self) -> np.ndarray:
+        """The twelve figures; NaN where pycocotools says -1."""
+        from pycocotools.cocoeval import COCOeval
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            judge = COCOeval(self._truth, self._found, self._kind)
+            judge.evaluate()
+            judge.accumulate()
+            judge.summarize()
+        return np.where(judge.stats < 0, np.nan, judge.stats)

@@ -127,6 +127,10 @@ def detections_of(
         id = str(regions.ids[i - starts[at]]) if len(regions.ids) else f"{record.id}/{i - starts[at]}"
         return id, f"prediction {id} of image {record.id}"
 
+    for i in np.flatnonzero(area == 0) if kind == "mask" else ():
+        if i not in faults:
+            id, whole = name(int(i))
+            problems.add("empty mask", id, f"{whole}: its mask is empty; a false alarm", left_out=False)
     good = _left(len(names), faults, problems, name)
     return Objects(image, number, area, boxes, masks).where(good), scores[good]
 

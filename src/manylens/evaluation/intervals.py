@@ -132,7 +132,7 @@ def capped(tally: Tally, resamples: int) -> int:
 
 def about(tally: Tally, figure: str, point: float, values: FloatArray) -> FloatArray:
     """Resampled values, moved so that their median is the point where the tally asks for that."""
-    if figure not in tally.recentred or bool(np.isnan(values).all()):
+    if figure.split("/")[0] not in tally.recentred or bool(np.isnan(values).all()):
         return values
     return values + (point - float(np.nanmedian(values)))
 

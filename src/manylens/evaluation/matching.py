@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -201,9 +202,9 @@ def _choose(
     for area, by_worth in enumerate(best_last):
         worth[by_worth, area] = np.arange(len(by_worth))
     pair_of = np.stack(best_last, axis=1)
-    area_at, threshold_at = np.arange(shape[1])[:, None], np.arange(shape[2])
+    area_at = np.arange(shape[1])[:, None]
     turns = np.flatnonzero(np.diff(rank[detections], prepend=-1, append=MOST_DETECTIONS))
-    for start, end in zip(turns[:-1], turns[1:], strict=True):
+    for start, end in pairwise(turns):
         pairs = slice(start, end)
         free = ~taken[objects[pairs]] | crowd[objects[pairs], None, None]
         free &= overlap[pairs, None, None] >= thresholds
