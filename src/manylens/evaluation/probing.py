@@ -52,8 +52,9 @@ def voted(
         nearest = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
         votes = np.zeros((len(cosines), classes))
         which = np.arange(len(cosines))[:, None]
-        # Only ratios matter: the largest cosine is 1, so this cannot overflow.
-        np.add.at(votes, (which, targets[nearest]), np.exp((cosines[which, nearest] - 1) / temperature))
+        near = cosines[which, nearest]
+        # Only ratios matter, and so none overflows.
+        np.add.at(votes, (which, targets[nearest]), np.exp((near - near.max(axis=1, keepdims=True)) / temperature))
         found.append(votes.argmax(axis=1))
     return np.concatenate(found)
 
