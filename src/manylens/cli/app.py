@@ -12,6 +12,7 @@ import typer
 
 from manylens.cli import audit, dataset, house
 from manylens.cli.ask import ask
+from manylens.cli.cost import cost
 from manylens.cli.evaluate import evaluate
 from manylens.cli.explain import explain
 from manylens.cli.output import complain, exit_code
@@ -43,6 +44,7 @@ def app(only: str | None = None) -> typer.Typer:
     made.command("ask", short_help=TASKS["ask"].summary, rich_help_panel="Workflows")(ask)
     made.command("evaluate", rich_help_panel="Workflows")(evaluate)
     made.command("explain", rich_help_panel="Workflows")(explain)
+    made.command("cost", rich_help_panel="Workflows")(cost)
     made.add_typer(dataset.group, name="dataset", rich_help_panel="Workflows")
     made.add_typer(audit.group(), name="audit", rich_help_panel="Workflows")
     for task in TASKS.values():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 import typer
 from pydantic.fields import FieldInfo
 
-from manylens.errors import PromptError
+from manylens.errors import PromptError, UserError
 from manylens.tasks import Request
 from manylens.tasks.flags import Flag
 
@@ -32,6 +32,13 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "json": (Annotated[bool, typer.Option("--json", help="Print JSON for machines.")], False),
     "memory_budget": (
         Annotated[str | None, typer.Option("--memory-budget", metavar="SIZE", help="Memory to stay in, such as 2GiB.")],
+        None,
+    ),
+    "max_cost": (
+        Annotated[
+            float | None,
+            typer.Option("--max-cost", metavar="MONEY", help="Stop before it costs more; see manylens cost."),
+        ],
         None,
     ),
     "seed": (Annotated[int, typer.Option("--seed", help="Of every random step.")], 0),
@@ -149,6 +156,20 @@ def fields_from(request: type[Request], values: dict[str, Any]) -> dict[str, Any
 def _read(flag: Flag, word: Any) -> Any:
     words = tuple(word.split(_JOIN)) if flag.arity != (1, 1) else word
     return flag.parse(words) if flag.parse else words
+
+
+def cost_cap(session: Session, most: float | None) -> float | None:
+    """The cap that ``--max-cost`` asks for.
+
+    Raises:
+        UserError: Nothing says what time costs.
+    """
+    if most is not None and not session.rates.cost_money:
+        raise UserError(
+            f"--max-cost {most:g}: nothing says what time costs here",
+            "keep rates first, such as manylens cost --hour-rate 0.5 --currency EUR --save-rates",
+        )
+    return most
 
 
 def session_for(options: Mapping[str, Any]) -> Session:

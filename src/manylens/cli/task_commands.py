@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from manylens.cli import output
-from manylens.cli.parameters import COMMON, fields_from, flag_of, session_for, signature
+from manylens.cli.parameters import COMMON, cost_cap, fields_from, flag_of, session_for, signature
 from manylens.errors import ManylensError, MediaError, UserError
 from manylens.tasks import Task
 
@@ -40,7 +40,9 @@ def _run_one(task: Task, values: dict[str, Any], options: dict[str, Any]) -> Non
     from manylens.tasks import request
 
     asked = request(task.name, **fields_from(task.request, values))
-    result = session_for(options).run(asked, model=options["model"], seed=options["seed"])
+    session = session_for(options)
+    cap = cost_cap(session, options["max_cost"])
+    result = session.run(asked, model=options["model"], seed=options["seed"], cost_cap=cap)
     output.show(task.name, asked, result, out=options["out"], as_json=options["json"])
 
 
@@ -50,7 +52,9 @@ def _run_many(task: Task, files: list[Path], values: dict[str, Any], options: di
 
     fields = fields_from(task.request, {**values, "image": None})
     items = ({**fields, "image": str(file)} for file in files)
-    results = session_for(options).map(task.name, items, model=options["model"], seed=options["seed"], errors="return")
+    session = session_for(options)
+    cap = cost_cap(session, options["max_cost"])
+    results = session.map(task.name, items, model=options["model"], seed=options["seed"], errors="return", cost_cap=cap)
     failures: list[Exception] = []
     for file, result in zip(output.progress(files, task.name, quiet=options["json"]), results, strict=True):
         if isinstance(result, Failure):

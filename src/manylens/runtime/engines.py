@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from manylens.errors import EngineError
-from manylens.runtime import compiled_cache
+from manylens.runtime import compiled_cache, flops
 from manylens.runtime.cpu import cpu_flags, cpu_name, has_bf16, threads
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ class Compiled:
                 request.infer(values)
             except RuntimeError as error:
                 raise EngineError(f"network: inference failed ({_reason(error)})") from error
+            if flops.active():
+                flops.ran(flops.of_graph(self._live(), len(values[0]) if values[0].ndim else 1))
             return [np.array(output.data) for output in request.output_tensors]
 
     @property
