@@ -65,7 +65,7 @@ def test_the_drawn_regions_read_as_pycocotools_reads_them():
     assert_as_pycocotools(EXAMPLES / "regions.json", records)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(
         st.lists(st.floats(-5, 45, width=16), min_size=6, max_size=12).map(lambda p: p[: len(p) // 2 * 2]),
@@ -301,7 +301,7 @@ parts = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_what_is_written_reads_the_same(data):
     with tempfile.TemporaryDirectory() as folder:

@@ -82,7 +82,7 @@ def test_a_folder_of_no_pictures_is_an_error(tmp_path, made):
         read("folders", source)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["train", "val"]), words, words),

@@ -160,7 +160,7 @@ def test_a_folder_without_masks_is_an_error(tmp_path, made):
 values = st.sampled_from([0, 1, 2, 7, 254, 255])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     arrays.arrays(np.uint8, (2, HEIGHT, WIDTH), elements=values), st.sampled_from(["names", "void", "none", "binary"])
 )
