@@ -136,3 +136,14 @@ def test_without_a_folder_of_caches_it_is_the_same(rows, tmp_path, monkeypatch):
 
 def test_annotations_without_anything():
     assert len(hashed([record(0, annotations=(Annotation("a"),), columns={})], pixels=False)) == 64
+
+
+@pytest.mark.parametrize(("format", "name"), [("coco", "labels.json"), ("csv", "labels.csv"), ("manylens", "own")])
+def test_the_format_does_not_matter(rows, tmp_path, format, name):
+    things = [replace(one, label="") for one in rows]
+    ds = Dataset.of(things, [Category(1, "cat"), Category(2, "grass")])
+    written = ds.export(tmp_path / "out" / name, format)
+    images = None if format == "manylens" else tmp_path / "pictures"
+    again = Dataset.read(written, images=images, format=format)
+    assert not again.problems
+    assert again.fingerprint() == ds.fingerprint()

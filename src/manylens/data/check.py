@@ -66,6 +66,26 @@ def unique(records: Iterable[Record]) -> Iterator[Record]:
         yield record
 
 
+def completed(one: Annotation, lengths: rle.Runs | None = None) -> Annotation:
+    """The annotation with the box and the area that its mask, or its box, implies where they are not given.
+
+    Args:
+        one: The annotation.
+        lengths: Runs of its mask, where they are known.
+
+    Raises:
+        ValueError: Its mask cannot be read.
+    """
+    box, area = one.box, one.area
+    if one.mask is not None and (box is None or area is None):
+        lengths = rle.runs(one.mask) if lengths is None else lengths
+        area = float(rle.area(lengths)) if area is None else area
+        box = rle.bounds(one.mask, lengths) if box is None and rle.area(lengths) else box
+    if box is not None and area is None:
+        area = (box[2] - box[0]) * (box[3] - box[1])
+    return one if (box, area) == (one.box, one.area) else replace(one, box=box, area=area)
+
+
 def _met(id: str, ids: set[int]) -> bool:
     """Whether an id was met before; hashes are kept, not texts, for a million take a third of the memory."""
     key = hash(id)
@@ -95,7 +115,7 @@ def _annotation(
     def wrong(kind: str, message: str, *, left_out: bool = True) -> None:
         problems.add(kind, one.id, f"annotation {one.id} of image {record.id}: {message}", left_out=left_out)
 
-    box, mask, area, lengths = one.box, one.mask, one.area, None
+    mask, box, lengths = one.mask, one.box, None
     fault = _fault(one, names, ids)
     if fault is None and mask is not None:
         try:
@@ -107,20 +127,16 @@ def _annotation(
     if fault is not None:
         wrong(*fault)
         return None
-    if mask is not None and lengths is not None:
-        mask = rle.packed(mask)
-        area = float(rle.area(lengths)) if area is None else area
-        box = rle.bounds(mask, lengths) if box is None else box
     if box is not None:
         box = _box(box, record, wrong)
         if box is None:
             return None
-        area = (box[2] - box[0]) * (box[3] - box[1]) if area is None else area
+    area = one.area
     if area is not None and not (math.isfinite(area) and area >= 0):
         wrong("bad area", f"its area is {area}; taken from its mask or box", left_out=False)
-        area = None if box is None else (box[2] - box[0]) * (box[3] - box[1])
-        area = float(rle.area(lengths)) if lengths is not None else area
-    return replace(one, box=box, mask=mask, area=area)
+        area = None
+    mask = None if mask is None else rle.packed(mask)
+    return completed(replace(one, box=box, mask=mask, area=area), lengths)
 
 
 def _fault(one: Annotation, names: set[str], ids: set[int]) -> tuple[str, str] | None:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from manylens.data.check import completed
 from manylens.data.columns import canonical
 from manylens.data.places import PATH_COLUMNS
 from manylens.data.problems import DataError
@@ -129,6 +130,10 @@ def _file(record: Record, file: Path, hashes: FileHashes) -> str:
 
 
 def _annotation(one: Annotation) -> str:
+    try:
+        one = completed(one)  # some formats keep no box beside a mask
+    except ValueError as error:
+        raise DataError(f"annotation {one.id}: its mask {error}", "see 'manylens dataset check'") from error
     columns = {name: canonical(value) for name, value in one.columns.items() if value is not None}
     row: dict[str, Any] = {"category": one.category, "columns": columns, "crowd": one.crowd, "ignore": one.ignore}
     row["box"] = None if one.box is None else [canonical(round(float(side), _DIGITS)) for side in one.box]

@@ -235,7 +235,12 @@ def _schemas() -> tuple[pa.Schema, pa.Schema]:
 
 def _annotation_row(image: str, one: Annotation) -> tuple[Any, ...]:
     x0, y0, x1, y1 = (None, None, None, None) if one.box is None else map(float, one.box)
-    mask = None if one.mask is None else rle.packed(one.mask)
+    try:
+        mask = None if one.mask is None else rle.packed(one.mask)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"annotation {one.id}: its mask is no RLE ({error})", "give COCO run-length encoding"
+        ) from error
     height, width = (None, None) if mask is None else mask["size"]
     counts = None if mask is None else mask["counts"]
     area = None if one.area is None else float(one.area)
