@@ -147,6 +147,25 @@ def inferred(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     return cells
 
 
+def may_be_lists(cells: pa.ChunkedArray) -> bool:
+    """Whether every cell that is not empty stands in brackets, as lists are written."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_string(cells.type) or cells.null_count == len(cells):
+        return False
+    return bool(pc.all(pc.match_substring_regex(cells, r"(?s)^\[.*\]$")).as_py())
+
+
+def listed(cell: Any) -> Any:
+    """A cell in brackets as the list of numbers or of texts that it is; as it stands where it is none."""
+    try:
+        found = json.loads(cell)
+    except (TypeError, ValueError):
+        return cell
+    return cell if any(isinstance(one, list | dict) for one in found) else found
+
+
 def joined(values: list[str]) -> str:
     """Texts as one cell, which `texts` takes apart again."""
     simple = all(one and one == one.strip() and _BETWEEN not in one for one in values) and not values[0].startswith("[")

@@ -38,7 +38,7 @@ def read(source: Path, images: Path | None, problems: Problems) -> Source:
     category is an annotation; its ``label`` is then the class of that part, unless the table has ``category`` too.
     Several answers or captions in a cell are divided by ``|`` or are a JSON list. An ``id`` that differs between the
     annotations of one picture is theirs. Other columns are whole numbers, numbers, true and false, or text, as all
-    their values allow; one that differs between annotations of a picture, or begins with ``annotation.``, is theirs.
+    their values allow, or JSON lists; one that differs between annotations of a picture, or begins with ``annotation.``, is theirs.
 
     Args:
         source: The file: comma or semicolon (``.csv``), tab (``.tsv``) or Parquet; UTF-8.
@@ -86,6 +86,7 @@ class _Reader:
         for row in (np.flatnonzero(empty) + 2).tolist():  # people count the header as row 1
             problems.add("broken row", str(row), f"row {row} of {source.name}: names no picture")
         self.table = table.filter(pa.array(~empty))
+        self.lists = [name for name in columns.others if cells.may_be_lists(self.table.column(name))]
         self.is_part = self._filled(columns.parts)
         self.ids_of_parts = self._ids_of_parts()
 
@@ -111,6 +112,9 @@ class _Reader:
             edges = [*starts[begin : begin + _BATCH + 1], len(order)][: _BATCH + 1]
             some = order[edges[0] : edges[-1]]
             rows, parts = self.table.take(some).to_pylist(), self.is_part[some].tolist()
+            for name in self.lists:
+                for row in rows:
+                    row[name] = cells.listed(row[name])
             for first, last in itertools.pairwise(edges):
                 mine = slice(first - edges[0], last - edges[0])
                 yield self._record(rows[mine], parts[mine], theirs, path_of, mask_of)
@@ -239,7 +243,7 @@ def write(dataset: Dataset, target: Path) -> Path:
 
     Columns of annotations are written as ``annotation.name``, and one of a picture that is named as a known column as
     ``column.name``. Numbers, kinds and order of classes are lost; empty texts are nothing; text that reads as numbers
-    becomes numbers; lists become JSON.
+    becomes numbers.
 
     Args:
         dataset: What to write; it is gone through twice.
