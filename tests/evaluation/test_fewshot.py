@@ -149,6 +149,11 @@ def test_figures_are_sums_over_classes_and_folds(session, dataset):
     assert tally.units.columns["fold"] == [0] * 7 + [1] * 7
 
 
+def test_classes_may_be_listed(session, dataset):
+    tally = run(dataset, session, problems=Problems(), protocol="FSS-1000", classes=["cow", "dog"], count=5)
+    assert set(tally.units.columns["class"]) == {"cow", "dog"}
+
+
 def test_the_model_sees_pictures_masks_and_names(session, dataset):
     run(dataset, session, problems=Problems(), protocol=TWO, fold=0, shots=2, count=3)
     for asked, episode in zip(Scripted.asked, episodes(dataset, TWO, fold=0, shots=2, count=3), strict=True):

@@ -153,6 +153,7 @@ def run(
     problems: Problems,
     progress: Progress | None = None,
     protocol: Protocol | str = "PASCAL-5i",
+    classes: Sequence[str] | None = None,
     fold: int | None = None,
     shots: int = 1,
     count: int = 1000,
@@ -170,6 +171,7 @@ def run(
         problems: Takes episodes that cannot be judged, and those that the model failed on; they are left out.
         progress: Called after each episode.
         protocol: One of :class:`Protocol`, or its name.
+        classes: With a name: as in :meth:`Protocol.of`.
         fold: As in :func:`episodes`.
         shots: As in :func:`episodes`.
         count: As in :func:`episodes`.
@@ -183,7 +185,7 @@ def run(
         UnsupportedError: No model at hand, or not the one named, is prompted by examples.
         DataError: See :func:`episodes`; or the first problem, where problems are errors.
     """
-    protocol = Protocol.of(protocol) if isinstance(protocol, str) else protocol
+    protocol = Protocol.of(protocol, classes) if isinstance(protocol, str) else protocol
     drawn = episodes(dataset, protocol, fold=fold, shots=shots, count=count, seed=seed, problems=problems)
     rows, values = Rows("episode", columns), dict(done or {})
     judged: list[Episode] = []
