@@ -263,6 +263,20 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
         Dataset.of(records(3)).save(tmp_path / "file")
 
 
+def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(small_groups, tmp_path, monkeypatch):
+    ds = Dataset.of(records(23))
+
+    def full(self, table, **_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
+    with pytest.raises(OutputError, match=r"No space left on device\); free some space"):
+        ds.save(tmp_path / "ds")
+    assert not list((tmp_path / "ds").iterdir())
+    with pytest.raises(OutputError, match="No space left"):
+        Dataset.of(records(23))
+
+
 def test_what_is_not_there_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match="there is no such file"):
         Dataset.read(tmp_path / "none.json")

@@ -49,7 +49,7 @@ def assigned(
         DataError: The shares are not positive or do not sum to 1.
     """
     shares = _shares(fractions)
-    layer = _codes(["" if one is None else repr(one) for one in strata] if strata is not None else [""] * len(ids))
+    _, layer = _codes(["" if one is None else repr(one) for one in strata] if strata is not None else [""] * len(ids))
     if groups is None:
         return _by_record(ids, shares, layer, seed)
     # A record of no group is a group by itself; the leading word keeps its name apart from those of groups.
@@ -85,23 +85,26 @@ def _shares(fractions: Mapping[str, float]) -> npt.NDArray[np.float64]:
     return np.asarray(values)
 
 
-def _codes(names: Sequence[str]) -> npt.NDArray[np.int64]:
-    return np.unique(np.asarray(names), return_inverse=True)[1].reshape(-1).astype(np.int64)
+def _codes(names: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """The different names, sorted, and the number of each name among them."""
+    found = sorted(set(names))
+    numbers = {name: number for number, name in enumerate(found)}
+    return found, np.fromiter((numbers[name] for name in names), dtype=np.int64, count=len(names))
 
 
 def _keys(names: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
-    """A number of each name that looks drawn by chance."""
+    """Two numbers of each name that look drawn by chance: ``(2, names)``, the keys of a sort, the second one first."""
     start = hashlib.sha256(f"{seed}|".encode())
     keys = bytearray()
     for name in names:
         one = start.copy()
-        one.update(name.encode())
-        keys += one.digest()[:8]
-    return np.frombuffer(bytes(keys), dtype=">u8").astype(np.uint64)
+        one.update(name.encode("utf-8", "surrogatepass"))
+        keys += one.digest()[:16]
+    return np.frombuffer(bytes(keys), dtype=">u8").reshape(-1, 2).T[::-1].astype(np.uint64)
 
 
 def _by_record(ids: Sequence[str], shares: npt.NDArray[np.float64], layer: npt.NDArray[np.int64], seed: int) -> Codes:
-    order = np.lexsort((np.asarray(ids), _keys(ids, seed), layer))
+    order = np.lexsort((*_keys(ids, seed), layer))
     codes = np.empty(len(ids), dtype=np.int32)
     owed = np.zeros(len(shares))  # what earlier strata were rounded away from, so that the whole comes out right too
     for rows in np.split(order, np.flatnonzero(np.diff(layer[order])) + 1):
@@ -119,8 +122,7 @@ def _by_record(ids: Sequence[str], shares: npt.NDArray[np.float64], layer: npt.N
 
 
 def _by_group(names: Sequence[str], shares: npt.NDArray[np.float64], layer: npt.NDArray[np.int64], seed: int) -> Codes:
-    units, unit = np.unique(np.asarray(names), return_inverse=True)
-    unit = unit.reshape(-1)
+    units, unit = _codes(names)
     sizes = np.bincount(unit)
     totals = np.bincount(layer).astype(np.float64)
     missing = shares[:, np.newaxis] * totals  # (splits, strata): what each still needs
@@ -130,7 +132,7 @@ def _by_group(names: Sequence[str], shares: npt.NDArray[np.float64], layer: npt.
     strata = pairs % len(totals)
     starts = np.searchsorted(pairs // len(totals), np.arange(len(units) + 1))
     chosen = np.empty(len(units), dtype=np.int32)
-    for one in np.lexsort((units, _keys(units.tolist(), seed), -sizes)):
+    for one in np.lexsort((*_keys(units, seed), -sizes)):
         part = slice(starts[one], starts[one + 1])
         of, count = strata[part], counts[part]
         # How much the squared distance from the shares grows, in each stratum and in all, each by its size.

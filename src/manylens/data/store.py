@@ -137,12 +137,15 @@ def save(
         }
         for table, final in ((store.images, IMAGES), (store.annotations, ANNOTATIONS)):
             assert isinstance(table.source, Path)
-            with table.source.open("rb") as file:
-                os.fsync(file.fileno())
-            table.source.replace(folder / final)
+            try:
+                with table.source.open("rb") as file:
+                    os.fsync(file.fileno())
+                table.source.replace(folder / final)
+            except OSError as error:
+                raise OutputError(
+                    f"{folder / final}: cannot be written ({error.strerror})", "free some space"
+                ) from error
         atomic_write(folder / HEADER, json.dumps(header, indent=1, ensure_ascii=False).encode())
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror or error})", "free some space") from error
     finally:
         for left in folder.glob(f".*.{stamp}.part*"):
             left.unlink(missing_ok=True)

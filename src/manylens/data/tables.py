@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from manylens.data.columns import arrow_array, arrow_type, kind_of, plain, widened
 from manylens.data.problems import DataError
+from manylens.errors import OutputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -181,7 +183,8 @@ class TableWriter:
         if self._waiting or self._writer is None:
             self._flush(last=True)
         assert self._writer is not None
-        self._writer.close()
+        with self._writing():
+            self._writer.close()
         if isinstance(self._sink, Path):
             return Table(self._sink, self._stamp, self._target if isinstance(self._target, Spool) else None)
         assert self._sink is not None
@@ -194,23 +197,37 @@ class TableWriter:
         if isinstance(self._sink, Path):
             self._sink.unlink(missing_ok=True)
 
-    def _flush(self, last: bool = False) -> None:
-        import pyarrow as pa
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # of Parquet's writer too
+            folder = self._target.parent if isinstance(self._target, Path) else tempfile.gettempdir()
+            raise OutputError(
+                f"{folder}: cannot be written to ({error.strerror or error})", "free some space"
+            ) from error
 
+    def _flush(self, last: bool = False) -> None:
         before = dict(self.kinds)
         for name, values in self._free.items():
             values.extend([None] * (self._waiting - len(values)))
             self._widen(name, values)
-        if self._writer is None:
-            self._open(last)
-        elif self.kinds != before:
-            self._copy()
+        with self._writing():
+            if self._writer is None:
+                self._open(last)
+            elif self.kinds != before:
+                self._copy()
+            self._write()
+        self.rows += self._waiting
+        self._clear()
+
+    def _write(self) -> None:
+        import pyarrow as pa
+
         arrays = [pa.array(values, type=one.type) for values, one in zip(self._fixed, self._schema, strict=True)]
         arrays += [arrow_array(self._free[name], kind) for name, kind in self.kinds.items()]
         assert self._writer is not None
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._full_schema()), row_group_size=GROUP)
-        self.rows += self._waiting
-        self._clear()
 
     def _widen(self, name: str, values: list[Any]) -> None:
         known, found = self.kinds.get(name, ""), kind_of(values)
