@@ -204,7 +204,8 @@ def _print_end(made: Evaluation) -> None:
     for kind, count in made.problems.counts.items():
         more = ", ..." if count > _SHOWN_IDS else ""
         print(f"{kind}: {count} ({', '.join(kept.get(kind, [])[:_SHOWN_IDS])}{more})")
-    print(f"{made.problems.left_out} rows left out")
+    left_out = made.problems.left_out
+    print(f"{left_out} row{'' if left_out == 1 else 's'} left out")
     for note in made.notes[1:]:
         print(f"note: {note}", file=sys.stderr)
     if made.stopped:

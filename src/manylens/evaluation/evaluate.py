@@ -147,7 +147,7 @@ def evaluate(
                 "max_cost": max_cost,
                 **given,
             },
-            notes=[*notes, *(run.notes if run is not None else ())],
+            notes=[*notes, *(run.all_notes() if run is not None else ())],
             seconds=round(time.perf_counter() - clock, 3),
         )
         return evaluation.save(Path(out)) if out is not None else evaluation
@@ -191,15 +191,16 @@ def _assembled(
 ) -> Evaluation:
     from manylens.runtime.machine import machine_report
 
-    judged = set(tally.units.clusters)
+    clusters = set(tally.units.clusters)
     worst = _worst(tally)
-    wanted = {cluster for _, cluster, _ in worst}
-    places: dict[str, str] = {}
-    annotations = 0
+    places: dict[str, str] = {cluster: "" for _, cluster, _ in worst}
+    annotations = judged = 0
     for record in job.dataset.records():
-        annotations += len(record.annotations) if record.id in judged else 0
-        if record.id in wanted:
-            places[record.id] = str(record.path)
+        names = {record.id, str(record.columns.get("video", record.id))}  # a video is one cluster of many records
+        if not names & clusters:
+            continue
+        judged, annotations = judged + 1, annotations + len(record.annotations)
+        places |= {name: places[name] or str(record.path) for name in names & places.keys()}
     used = run.used if run is not None else ModelUsed(SAVED)
     if job.saved is not None:
         used = job.saved.used()
@@ -207,9 +208,7 @@ def _assembled(
         task=task,
         measure=job.protocol.name,
         model=used,
-        data=DataUsed(
-            job.dataset.name, job.dataset.fingerprint(), len(job.dataset), len(judged), annotations, split or ""
-        ),
+        data=DataUsed(job.dataset.name, _fingerprint(job), len(job.dataset), judged, annotations, split or ""),
         options={},
         figures=estimates(tally, resamples=resamples, seed=seed),
         details=tally.details(),
@@ -222,6 +221,14 @@ def _assembled(
         stopped=run.stopped if run is not None else "",
         cost=run.meter.spent if run is not None else 0.0,
     )
+
+
+def _fingerprint(job: Job) -> str:
+    """The hash of the content; of the labels alone, and marked so, where a picture is missing."""
+    try:
+        return job.dataset.fingerprint()
+    except DataError:
+        return f"labels only: {job.dataset.fingerprint(pixels=False)}"
 
 
 def _worst(tally: Tally) -> list[tuple[str, str, float]]:

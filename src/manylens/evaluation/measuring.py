@@ -109,7 +109,8 @@ def from_model(job: Job, run: Run) -> Tally:
         done += 1
         job.said(record, done)
 
-    return _judged(job, run.stream(protocol, job.dataset.records(), setup, counted), lambda: asdict(run.used))
+    pairs = run.stream(protocol, job.dataset.records(), setup, counted)
+    return _judged(job, pairs, lambda: asdict(run.used), lambda: run.stopped)
 
 
 def from_saved(job: Job) -> Tally:
@@ -138,10 +139,15 @@ def from_saved(job: Job) -> Tally:
             yield record, adopt(saved.get(record.id))
             job.said(record, done)
 
-    return _judged(job, pairs(), dict)
+    return _judged(job, pairs(), dict, str)
 
 
-def _judged(job: Job, pairs: Iterable[tuple[Record, Any]], model: Callable[[], Mapping[str, Any]]) -> Tally:
+def _judged(
+    job: Job,
+    pairs: Iterable[tuple[Record, Any]],
+    model: Callable[[], Mapping[str, Any]],
+    stopped: Callable[[], str],
+) -> Tally:
     measure = job.measure()
     seen = 0
     with ExitStack() as stack:
@@ -154,7 +160,7 @@ def _judged(job: Job, pairs: Iterable[tuple[Record, Any]], model: Callable[[], M
             seen += 1
             if spool is not None:
                 spool.add(record.id, prediction)
-    return _filled(job, measure.tally() if seen else None)
+    return _filled(job, measure.tally() if seen else None, stopped())
 
 
 def _driven(job: Job, protocol: Driven, run: Run) -> Tally:
@@ -191,12 +197,15 @@ def _driven(job: Job, protocol: Driven, run: Run) -> Tally:
         except CostError as error:
             run.stopped = error.what
             quiet = {**asked, "progress": None}
-            return _filled(job, judge(job.dataset, None, problems=Problems(), done=kept, **quiet))
+            tally = judge(job.dataset, None, problems=Problems(), done=kept, **quiet) if kept else None
+            return _filled(job, tally, run.stopped)
 
 
-def _filled(job: Job, tally: Tally | None) -> Tally:
+def _filled(job: Job, tally: Tally | None, stopped: str = "") -> Tally:
     if tally is not None and len(tally.units):
         return tally
+    if stopped:
+        raise CostError(f"{job.dataset.name}: {stopped}, and nothing was judged yet", "raise the cost cap")
     first = next((f", the first: {one.message}" for one in job.problems if one.left_out), "")
     raise DataError(f"{job.dataset.name}: nothing could be judged{first}", "mend the data or the predictions")
 

@@ -102,9 +102,15 @@ class Saved(Mapping[str, Any]):
 
     def used(self) -> ModelUsed:
         """What made them, as far as the file says."""
-        known = {name: str(self.head.get("model", {}).get(name, "")) for name in ("weights", "engine", "precision")}
-        notes = (f"made by {self.head['model']['id']}",) if self.head.get("model") else ()
-        return ModelUsed(SAVED, **known, source=str(self.path or ""), notes=notes)
+        made: Mapping[str, Any] = self.head.get("model") or {}
+        return ModelUsed(
+            SAVED,
+            str(made.get("weights", "")),
+            str(made.get("engine", "")),
+            str(made.get("precision", "")),
+            source=str(self.path or ""),
+            notes=(f"made by {made['id']}",) if made.get("id") else (),
+        )
 
     def __getitem__(self, id: str) -> Any:
         row = self.rows[id]

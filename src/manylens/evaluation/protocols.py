@@ -258,6 +258,17 @@ PROTOCOLS: dict[str, Protocol] = {
             take=asking.found,
             adopt=asking.as_found,
         ),
+        Driven(
+            "propagation",
+            ("track", "embed"),
+            ("video",),
+            "propagation:run",
+            "J&F of masks carried on by patch features",
+            ("how", "last"),
+            ("masks",),
+            calls="embed",
+            keeps=True,
+        ),
         Asked(
             "captions",
             ("caption",),

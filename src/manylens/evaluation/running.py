@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -39,7 +39,8 @@ class Run:
         meter: Counts what the run costs, over all its calls, and stops it before it goes over.
         journal: Remembers what is done; None where nothing is kept.
         used: The model that answered, from the first result.
-        notes: What the models had to say, each once.
+        said: What the models had to say, and of how many records.
+        notes: What a reader should know of the run itself.
         stopped: Why the run ended early; empty where it did not.
     """
 
@@ -50,6 +51,7 @@ class Run:
     meter: Meter = field(default_factory=Meter)
     journal: Path | None = None
     used: ModelUsed = field(default_factory=lambda: ModelUsed(""))
+    said: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     stopped: str = ""
 
@@ -73,16 +75,22 @@ class Run:
             return setup
         takes = self.takes(protocol.calls)
         if protocol.calls in ("detect", "classify") and takes and "names" not in takes:
-            self._note("the model takes no names: its own classes are compared with those of the data")
+            self.notes.append("the model takes no names: its own classes are compared with those of the data")
             return replace(setup, names=None)
         for record in islice(records, _TRIED_FOR_NAMES):
             try:
                 self._try(protocol, record, setup)
                 return setup
-            except MediaError:
-                continue
             except UnsupportedError as refusal:
+                if not takes and self.model is None:
+                    raise  # no model at all does the task
                 return self._known(protocol, record, setup, refusal)
+            except CostError:
+                return setup  # the run itself will meet it, and stop cleanly
+            except driving.OF_THE_RUN:
+                raise
+            except Exception:
+                continue  # a broken picture, or a model that fails on it: the run will say so
         return setup
 
     def stream(
@@ -146,9 +154,17 @@ class Run:
         if not self.used.id:
             parts = tuple(dict.fromkeys(str(part["model"]) for part in made.parts))
             self.used = ModelUsed(made.model, made.weights, made.engine, made.precision, made.device, parts)
-        for note in made.notes:
-            if not about or about not in note:
-                self._note(note)
+        self.said.update(note for note in made.notes if not about or about not in note)
+
+    def all_notes(self) -> list[str]:
+        """What a reader should know: of the run, then what the models said most often."""
+        return [
+            *self.notes,
+            *(
+                f"{note} (of {count} request{'' if count == 1 else 's'})"
+                for note, count in self.said.most_common(_MOST_NOTES)
+            ),
+        ]
 
     def _results(self, protocol: Asked, requests: Iterator[Mapping[str, Any]]) -> Iterator[Any]:
         return self.session.map(
@@ -167,10 +183,6 @@ class Run:
             self.problems.add(kind, record.id, f"image {record.id}: {error.what}")
         else:
             driving.failed(self.problems, "question" if key else "image", key or record.id, error)
-
-    def _note(self, note: str) -> None:
-        if note not in self.notes and len(self.notes) < _MOST_NOTES:
-            self.notes.append(note)
 
     def _try(self, protocol: Asked, record: Record, setup: Setup) -> None:
         from manylens.tasks import request
