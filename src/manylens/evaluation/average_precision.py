@@ -114,9 +114,11 @@ class Hits:
             weights: ``(1, n)``.
             objects: ``(1, K)``.
         """
+        curves: dict[int, FloatArray] = {}
+        if not len(self.hits):
+            return curves
         precision, points = self.precision(weights, objects)
         ends = np.append(self.first[1:], len(self.hits))
-        curves = {}
         for number, start, end in zip(self.classes, self.first, ends, strict=True):
             reached = np.repeat(precision[0, start:end], points[0, start:end])
             curves[int(number)] = np.pad(reached, (0, len(RECALL_POINTS) - len(reached)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ _Bools = npt.NDArray[np.bool_]
 _Faults = dict[int, tuple[str, str]]
 """What is wrong with the i-th row: the kind of problem, and in words."""
 
+_Rle = dict[str, Any]
 _BROKEN = (KeyError, OverflowError, TypeError, ValueError)  # what hotcoco raises for a broken RLE
 _NOWHERE = (np.nan, np.nan, np.nan, np.nan)
 
@@ -74,15 +75,15 @@ def objects_of(
                 rows.append((image, number, one, record))
     annotations = [row[2] for row in rows]
     faults: _Faults = {i: classes.fault(row[2].category) for i, row in enumerate(rows) if row[1] < 0}
-    masks: Sequence[Mapping[str, Any]] = ()
+    masks: list[_Rle] = []
     boxes = np.zeros((0, 4))
     if kind == "mask":
         masks, area = _masks([one.mask for one in annotations], [_size(row[3]) for row in rows], faults)
     else:
         boxes, area = _boxes(_placed(annotations), faults)
     stated = np.array([np.nan if one.area is None else one.area for one in annotations], float)
-    image, number = (np.array([row[at] for row in rows], np.int64) for at in (0, 1))
-    objects = Objects(image, number, np.where(np.isnan(stated), area, stated), boxes, masks)
+    images, numbers = (np.array([row[at] for row in rows], np.int64) for at in (0, 1))
+    objects = Objects(images, numbers, np.where(np.isnan(stated), area, stated), boxes, masks)
     crowd, ignore = (np.array([getattr(one, name) for one in annotations], bool) for name in ("crowd", "ignore"))
     good = _left(
         len(rows), faults, problems, lambda i: (rows[i][2].id, f"annotation {rows[i][2].id} of image {rows[i][3].id}")
@@ -111,11 +112,11 @@ def detections_of(
     scores = _joined(regions.scores for _, _, regions in waiting)
     faults: _Faults = {int(i): classes.fault(names[i]) for i in np.flatnonzero(number < 0)}
     faults |= {int(i): ("NaN score", "its score is not a number") for i in np.flatnonzero(~np.isfinite(scores))}
-    masks: Sequence[Mapping[str, Any]] = ()
+    masks: list[_Rle] = []
     boxes = np.zeros((0, 4))
     if kind == "mask":
-        given = chain.from_iterable(regions.masks or [None] * len(regions) for _, _, regions in waiting)
-        sizes = chain.from_iterable([_size(record)] * len(regions) for _, record, regions in waiting)
+        given = chain.from_iterable(regions.masks or repeat(None, len(regions)) for _, _, regions in waiting)
+        sizes = chain.from_iterable(repeat(_size(record), len(regions)) for _, record, regions in waiting)
         masks, area = _masks(list(given), list(sizes), faults)
     else:
         given_boxes = [_outlines(regions) for _, _, regions in waiting]
@@ -147,21 +148,22 @@ def _check(record: Record, regions: Regions) -> None:
 
 
 def _masks(
-    masks: Sequence[Mapping[str, Any] | None], sizes: Sequence[tuple[int, int] | None], faults: _Faults
-) -> tuple[Sequence[Mapping[str, Any]], FloatArray]:
+    given: Sequence[Mapping[str, Any] | None], sizes: Sequence[tuple[int, int] | None], faults: _Faults
+) -> tuple[list[_Rle], FloatArray]:
     """Masks with their areas in pixels; adds those that are missing, broken or not of their picture's size."""
+    masks = [{} if mask is None else dict(mask) for mask in given]
     area = np.zeros(len(masks))
-    there = [i for i, mask in enumerate(masks) if mask is not None]
-    faults |= {i: ("no mask", "has no mask to judge by") for i, mask in enumerate(masks) if mask is None}
+    there = [i for i, mask in enumerate(given) if mask is not None]
+    faults |= {i: ("no mask", "has no mask to judge by") for i, mask in enumerate(given) if mask is None}
     for i, value in zip(there, _each(_areas, [masks[i] for i in there]), strict=True):
         if isinstance(value, Exception):
             faults[i] = ("bad mask", f"its mask cannot be read ({value})")
         else:
             area[i] = value
-            said, size = tuple((masks[i] or {})["size"]), sizes[i]
+            said, size = tuple(masks[i]["size"]), sizes[i]
             if size is not None and said != size:
                 faults[i] = ("mask size", f"is {said[1]} x {said[0]} pixels, the picture {size[1]} x {size[0]}")
-    return [mask or {} for mask in masks], area
+    return masks, area
 
 
 def _boxes(boxes: FloatArray, faults: _Faults) -> tuple[FloatArray, FloatArray]:
@@ -176,17 +178,17 @@ def _placed(annotations: Sequence[Annotation]) -> FloatArray:
     """The box of each, else the one around its mask: ``(n, 4)``, NaN where that cannot be read."""
     boxes = np.array([one.box or _NOWHERE for one in annotations], float).reshape(-1, 4)
     around = [i for i, one in enumerate(annotations) if one.box is None]
-    boxes[around] = _around([annotations[i].mask or {} for i in around])
+    boxes[around] = _around([dict(annotations[i].mask or {}) for i in around])
     return boxes
 
 
 def _outlines(regions: Regions) -> FloatArray:
     if regions.boxes is not None:
         return np.asarray(regions.boxes, float).reshape(-1, 4)
-    return _around(regions.masks) if regions.masks is not None else np.full((len(regions), 4), np.nan)
+    return _around(list(map(dict, regions.masks))) if regions.masks is not None else np.full((len(regions), 4), np.nan)
 
 
-def _around(masks: Sequence[Mapping[str, Any]]) -> FloatArray:
+def _around(masks: list[_Rle]) -> FloatArray:
     """The box around each mask, ``(n, 4)`` xyxy; NaN where it cannot be read."""
     corners = [_NOWHERE if isinstance(one, Exception) else one for one in _each(_bounds, masks)]
     boxes = np.array(corners, float).reshape(-1, 4)
@@ -194,31 +196,29 @@ def _around(masks: Sequence[Mapping[str, Any]]) -> FloatArray:
     return boxes
 
 
-def _areas(masks: Sequence[Mapping[str, Any]]) -> npt.NDArray[Any]:
+def _areas(masks: list[_Rle]) -> npt.NDArray[Any]:
     from hotcoco import mask as rle
 
     return rle.area(masks)
 
 
-def _bounds(masks: Sequence[Mapping[str, Any]]) -> npt.NDArray[Any]:
+def _bounds(masks: list[_Rle]) -> npt.NDArray[Any]:
     from hotcoco import mask as rle
 
     return rle.to_bbox(masks)
 
 
-def _each(
-    call: Callable[[Sequence[Mapping[str, Any]]], npt.NDArray[Any]], masks: Sequence[Mapping[str, Any]]
-) -> Iterable[Any]:
+def _each(call: Callable[[list[_Rle]], npt.NDArray[Any]], masks: list[_Rle]) -> Iterable[Any]:
     """What a call gives for each mask, or the error that it raises for that one."""
-    if not len(masks):
+    if not masks:
         return []
     try:
-        return call(list(masks))
+        return call(masks)
     except _BROKEN:  # rare: only now look which one it is
         return [_tried(call, mask) for mask in masks]
 
 
-def _tried(call: Callable[[Sequence[Mapping[str, Any]]], npt.NDArray[Any]], mask: Mapping[str, Any]) -> Any:
+def _tried(call: Callable[[list[_Rle]], npt.NDArray[Any]], mask: _Rle) -> Any:
     try:
         return call([mask])[0]
     except _BROKEN as error:
@@ -229,8 +229,8 @@ def _size(record: Record) -> tuple[int, int] | None:
     """``(height, width)``, where the record or one of its masks says so."""
     if record.height is not None and record.width is not None:
         return record.height, record.width
-    mask = next((one.mask for one in record.annotations if one.mask is not None), None)
-    return (int(mask["size"][0]), int(mask["size"][1])) if mask is not None else None
+    said = (one.mask.get("size") for one in record.annotations if one.mask is not None)
+    return next(((size[0], size[1]) for size in said if isinstance(size, list | tuple) and len(size) == 2), None)
 
 
 def _left(count: int, faults: _Faults, problems: Problems, name: Callable[[int], tuple[str, str]]) -> _Bools:

@@ -15,7 +15,7 @@ from manylens.evaluation.details import curve, table
 from manylens.evaluation.matching import AREAS, IOU_THRESHOLDS, MOST_DETECTIONS, bits
 from manylens.evaluation.tally import FloatArray, Tally, ratio
 
-FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")  # AP, AP50 first
 AT_50, AT_75 = 0, 5  # places in the thresholds
 
 _SUFFIXES = ("", "s", "m", "l")  # of figures, by range of areas
@@ -64,24 +64,27 @@ class DetectionTally(Tally):
     def figures(self, weights: FloatArray) -> dict[str, FloatArray]:
         """The twelve figures of COCO, then ``AP/class`` and ``AP50/class`` of every class that has a name."""
         weights = np.asarray(weights, np.float64)
-        of_class = np.empty((len(FIGURES), len(weights), len(self.names)))
+        means = np.empty((len(FIGURES), len(weights)))
+        ap, ap50 = np.empty((2, len(weights), len(self.names)))
         step = max(1, _AT_ONCE // (len(self.found_class) + 1))
         for start in range(0, len(weights), step):
-            of_class[:, start : start + step] = self._of_classes(weights[start : start + step])
-        known = ~np.isnan(of_class)
-        means = ratio(np.where(known, of_class, 0.0).sum(axis=2), known.sum(axis=2))
-        named = [(name, of_class[:, :, number]) for number, name in enumerate(self.names) if name]
+            rows = slice(start, start + step)
+            of_class = self._of_classes(weights[rows])
+            ap[rows], ap50[rows] = of_class[:2]
+            known = ~np.isnan(of_class)
+            means[:, rows] = ratio(np.where(known, of_class, 0.0).sum(axis=2), known.sum(axis=2, dtype=float))
+        named = [(number, name) for number, name in enumerate(self.names) if name]
         return (
             dict(zip(FIGURES, means, strict=True))
-            | {f"AP/{name}": rows[FIGURES.index("AP")] for name, rows in named}
-            | {f"AP50/{name}": rows[FIGURES.index("AP50")] for name, rows in named}
+            | {f"AP/{name}": ap[:, number] for number, name in named}
+            | {f"AP50/{name}": ap50[:, number] for number, name in named}
         )
 
     def details(self) -> dict[str, Any]:
         """Precision against recall, mean over classes, and a table of the classes."""
         figures, whole = self.all(), np.ones((1, len(self.units)))
         objects = self._objects(whole)[0]
-        lines = {}
+        lines: dict[str, Any] = {}
         for threshold in (AT_50, AT_75):
             curves = self._hits[0][threshold].curves(whole, objects)
             if objects.any():
@@ -108,8 +111,8 @@ class DetectionTally(Tally):
         hits = np.concatenate([[0.0], np.cumsum(hit)])
         precision = (hits[1:] - hits[before]) / (np.arange(1, len(image) + 1) - before)
         size = len(self.units)
-        objects = np.bincount(self.truth_image[self.judged[:, 0]], minlength=size)
-        return ratio(np.bincount(image, precision * hit, minlength=size), objects)
+        objects = np.bincount(self.truth_image[self.judged[:, 0]], minlength=size).astype(float)
+        return ratio(np.bincount(image, precision * hit, minlength=size).astype(float), objects)
 
     def _of_classes(self, weights: FloatArray) -> FloatArray:
         """Every figure by weighting and class, ``(12, R, K)``; NaN where the class has no object."""

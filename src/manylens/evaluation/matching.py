@@ -49,7 +49,7 @@ class Objects:
 
     def where(self, good: npt.NDArray[np.bool_]) -> Objects:
         """Those of which ``good`` ``(n,)`` holds."""
-        masks = [self.masks[i] for i in np.flatnonzero(good)] if len(self.masks) else ()
+        masks = [mask for mask, kept in zip(self.masks, good, strict=True) if kept] if len(self.masks) else ()
         boxes = self.boxes[good] if len(self.boxes) else self.boxes
         return Objects(self.image[good], self.category[good], self.area[good], boxes, masks)
 
@@ -214,6 +214,6 @@ def _choose(
         who = detections[pairs][firsts]
         matched[who] = best >= 0
         onto_ignored[who] = (best >= 0) & ~judged[chosen, area_at]
-        one, area, threshold = np.nonzero(best >= 0)
-        taken[chosen[one, area, threshold], area, threshold] = True
+        some = np.nonzero(best >= 0)
+        taken[chosen[some], some[1], some[2]] = True
     return matched, onto_ignored
