@@ -8,7 +8,7 @@ from torchmetrics.image.kid import maximum_mean_discrepancy
 
 from manylens.data.problems import DataError
 from manylens.data.records import Record
-from manylens.evaluation.generation import Generation, Made, load_features
+from manylens.evaluation.generation import Generation, Made, factor, load_features
 from manylens.evaluation.intervals import estimates
 from tests.evaluation import checks
 
@@ -51,6 +51,18 @@ def test_against_other_implementations(paired: bool) -> None:
     assert found["KID x1000"] == pytest.approx(1000 * kid(MADE[:30], real), rel=1e-5)
     cosine = torch.nn.functional.cosine_similarity(torch.tensor(SEEN[:30]), torch.tensor(WORDS[:30]))
     assert found["CLIP score"] == pytest.approx(float((100 * cosine.clamp(min=0)).mean()))
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_fewer_pictures_than_features(count: int) -> None:
+    found = checks.tally_of(Generation(), pairs(count)).all()
+    assert found["FID"] == pytest.approx(fid(MADE[:count], REAL[:count]), rel=1e-4)
+
+
+@pytest.mark.parametrize("matrix", [np.zeros((3, 3)), np.diag([2.0, 0, 1]), np.cov(REAL[:4].T), np.cov(REAL.T)])
+def test_a_factor_of_any_covariance(matrix: np.ndarray) -> None:
+    half = factor(matrix)
+    np.testing.assert_allclose(half @ half.T, matrix, atol=1e-7)
 
 
 def test_kid_is_that_of_torchmetrics_at_equal_counts() -> None:
