@@ -326,6 +326,18 @@ def test_what_is_written_reads_the_same(data):
         assert back == first
 
 
+def test_objects_in_columns_are_objects_again(tmp_path):
+    source = labels(
+        tmp_path, [annotation(attributes={"occluded": True}, area=1)], [IMAGE | {"meta": [{"a": 1}], "note": "[?"}]
+    )
+    picture(tmp_path / "a.jpg")
+    written = Dataset.read(source).export(tmp_path / "out.json", "coco")
+    made = json.loads(written.read_text())
+    assert made["annotations"][0]["attributes"] == {"occluded": True}
+    assert made["images"][0]["meta"] == [{"a": 1}]
+    assert made["images"][0]["note"] == "[?"
+
+
 def test_its_masks_and_areas_are_what_pycocotools_reads_back(tmp_path):
     _, records, _ = read("coco", EXAMPLES / "regions.json", EXAMPLES)
     categories, _, _ = read("coco", EXAMPLES / "regions.json", EXAMPLES)

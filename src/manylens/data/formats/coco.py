@@ -252,7 +252,7 @@ def category_row(category: Category) -> Row:
 
 def image_row(record: Record, ids: Row, path: Path) -> Row:
     """A picture as COCO writes it; ``ids`` holds its id."""
-    row: Row = {key: value for key, value in record.columns.items() if key != "captions" and value is not None}
+    row = shared.filled({key: value for key, value in record.columns.items() if key != "captions"})
     row |= ids | {"file_name": shared.relative(record.path, path.parent)}
     for key in ("width", "height", "label"):
         if value := getattr(record, key):
@@ -306,7 +306,7 @@ def _annotation_rows(dataset: Dataset, numbers: Numbers) -> Iterator[Row]:
         for caption in record.columns.get("captions") or ():
             yield numbers.annotation() | image_id | {"caption": caption}
         for one in record.annotations:
-            row: Row = {key: value for key, value in one.columns.items() if value is not None}
+            row = shared.filled(one.columns)
             row |= numbers.annotation(one.id) | image_id | {"iscrowd": int(one.crowd)}
             if one.category in ids:
                 row["category_id"] = ids[one.category]

@@ -193,7 +193,7 @@ def _segment_numbers(image_id: str, annotations: list[Annotation]) -> list[int]:
 
 def _segment(number: int, one: Annotation, categories: Mapping[str, int], canvas: npt.NDArray[np.int64]) -> Row:
     rows, columns = np.nonzero(canvas == number)
-    row: Row = {key: value for key, value in one.columns.items() if value is not None}
+    row = shared.filled(one.columns)
     row |= {"id": number, "category_id": categories[one.category], "iscrowd": int(one.crowd), "area": len(rows)}
     if one.box is not None:
         x0, y0, x1, y1 = one.box

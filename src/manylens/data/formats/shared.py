@@ -178,6 +178,22 @@ def write_json(path: Path, pieces: Iterable[tuple[str, Iterable[Any]]]) -> Path:
     return atomic_write(path, stream)
 
 
+def filled(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that hold something; objects, which a data set keeps as JSON text, are objects again."""
+    return {key: _nested(value) for key, value in columns.items() if value is not None}
+
+
+def _nested(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_nested(one) for one in value]
+    if not isinstance(value, str) or not value.startswith(("{", "[")):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
 def plain(value: Any) -> Any:
     """A value as JSON can hold it; NaN and infinities become null."""
     if isinstance(value, Mapping):

@@ -37,8 +37,9 @@ def read(source: Path, images: Path | None, problems: Problems) -> Source:
     Rows of one id, or where there is none of one picture, are one record. A row with a box, mask, text, question or
     category is an annotation; its ``label`` is then the class of that part, unless the table has ``category`` too.
     Several answers or captions in a cell are divided by ``|`` or are a JSON list. An ``id`` that differs between the
-    annotations of one picture is theirs. Other columns are whole numbers, numbers, true and false, or text, as all
-    their values allow, or JSON lists; one that differs between annotations of a picture, or begins with ``annotation.``, is theirs.
+    annotations of one picture is theirs. Other columns are whole numbers, numbers, true and false, lists in JSON or
+    text, as all their values allow; one that differs between annotations of a picture, or begins with ``annotation.``,
+    is theirs.
 
     Args:
         source: The file: comma or semicolon (``.csv``), tab (``.tsv``) or Parquet; UTF-8.
