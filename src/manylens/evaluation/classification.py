@@ -202,7 +202,7 @@ class Classification(Measure):
         self._classes.extend(kept)
         self._values.extend(kept.values())
         self._ends.append(len(self._classes))
-        self._rows.add(record.id, record.id, record)
+        self._rows.add(record.id, record.id, record, None, {})
 
     def tally(self) -> ClassificationTally:
         """See :meth:`Measure.tally`."""

@@ -7,7 +7,7 @@ IoU) and RQ (an F1). Kirillov et al., Panoptic Segmentation, CVPR 2019; rules of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -104,7 +104,7 @@ class Panoptic(Measure):
     class match where their IoU is above 0.5; what the prediction covers of void counts for no union. A predicted
     segment without a match is no false alarm where more than half of it lies in void and in the crowd segment of its
     class (the last one where a picture has several, as in the reference). Where masks overlap, predicted ones keep
-    their pixels by score, true ones by their order.
+    their pixels by score, true ones by their order; a segment that keeps none is not counted.
     """
 
     name: ClassVar[str] = "panoptic"
@@ -119,65 +119,98 @@ class Panoptic(Measure):
         found = self._found(record, prediction, size)
         if found is None:
             return
-        predicted, found_spans = found
-        true, true_spans = self._truth(record, size)
-        crowd = np.array([one.crowd for one in true], bool)
-        classes = np.array([self._counts.at[one.category] for one in true], np.int64)
-        cells = true_spans.table(found_spans)
-        self._counts.add(len(self._rows.ids), match(cells, classes, crowd, predicted, len(self.categories)))
-        self._rows.add(record.id, record.id, record)
+        true = self._true(record, size)
+        cells = true.spans.table(found.spans)
+        if cells is None:
+            true = self._apart(true, record, "annotations of", "the first keeps the pixels")
+            found = self._apart(found, record, "prediction for", "the better score keeps the pixels")
+            cells = true.spans.table(found.spans)
+            assert cells is not None, "masks that are apart have a table"
+        cells, rows = _folded(cells, true.classes)
+        cells, columns = _folded(cells.T, found.classes)
+        counts = match(
+            cells.T, true.classes[rows], true.crowd[rows], found.classes[columns], classes=len(self.categories)
+        )
+        self._counts.add(len(self._rows.ids), counts)
+        self._rows.add(record.id, record.id, record, None, {})
 
     def tally(self) -> PanopticTally:
         """See :meth:`Measure.tally`."""
         things = np.array([category.is_thing for category in self.categories], bool)
         return PanopticTally(self._rows.units(), **self._counts.fields(4), things=things)
 
-    def _truth(self, record: Record, size: checked.Size) -> tuple[list[Any], Spans]:
-        """Annotations that are judged, and their masks, apart."""
-        true, spans = checked.truth(record, size, self._counts.at, self.problems, empty=False)
-        if spans.overlap:
-            name = f"image {record.id}: its annotations overlap; the first keeps the pixels"
-            self.problems.add("overlapping masks", record.id, name, left_out=False)
-            # What is ignored is void whatever else lies there.
-            spans = spans.apart(sorted(range(len(true)), key=lambda i: not true[i].ignore))
-        judged = (spans.areas() > 0) & ~np.array([one.ignore for one in true], bool)
-        return [true[i] for i in np.flatnonzero(judged)], _only(spans, judged)
+    def _true(self, record: Record, size: checked.Size) -> _Segments:
+        kept, spans = checked.truth(record, size, self._counts.at, self.problems, empty=False)
+        classes = np.array([-1 if one.ignore else self._counts.at[one.category] for one in kept], np.int64)
+        crowd = np.array([one.crowd for one in kept], bool)
+        # What is ignored is void whatever else lies there.
+        return _Segments(spans, classes, crowd, np.argsort(classes >= 0, kind="stable"))
 
-    def _found(
-        self, record: Record, prediction: Regions | PanopticMap | None, size: checked.Size
-    ) -> tuple[npt.NDArray[np.int64], Spans] | None:
-        """Classes of the predicted segments, and their masks, apart; None where the picture is left out."""
-        if prediction is None:
-            return np.zeros(0, np.int64), Spans.of([], size)
+    def _found(self, record: Record, prediction: Regions | PanopticMap | None, size: checked.Size) -> _Segments | None:
+        """The predicted segments; None where the picture is left out."""
         if isinstance(prediction, PanopticMap):
             return self._found_in_map(record, prediction, size)
-        found = checked.found(prediction, record, size, self._counts.at, self.problems)
+        nothing = Regions([], np.zeros(0, np.float32), masks=[])
+        regions = nothing if prediction is None else prediction
+        found = checked.found(regions, record, size, self._counts.at, self.problems)
         if found is None:
             return None
         at, spans = found
-        if spans.overlap:
-            name = f"prediction for image {record.id}: its masks overlap; the better score keeps the pixels"
-            self.problems.add("overlapping masks", record.id, name, left_out=False)
-            spans = spans.apart(np.argsort(-np.asarray(prediction.scores)[at], kind="stable"))
-        seen = spans.areas() > 0
-        classes = np.array([self._counts.at[prediction.names[i]] for i in at], np.int64)
-        return classes[seen], _only(spans, seen)
+        classes = np.array([self._counts.at[regions.names[i]] for i in at], np.int64)
+        order = np.argsort(-np.asarray(regions.scores)[at], kind="stable")
+        return _Segments(spans, classes, np.zeros(len(at), bool), order)
 
-    def _found_in_map(
-        self, record: Record, prediction: PanopticMap, size: checked.Size
-    ) -> tuple[npt.NDArray[np.int64], Spans] | None:
+    def _found_in_map(self, record: Record, prediction: PanopticMap, size: checked.Size) -> _Segments | None:
         if prediction.ids.shape != size:
             checked.wrong_size(record, prediction.ids.shape, size, self.problems)
             return None
         spans, ids = Spans.of_map(prediction.ids)
-        names = [prediction.names.get(int(id)) for id in ids]
-        known = np.array([name in self._counts.at for name in names], bool)
-        for i in np.flatnonzero(~known):
+        names = [prediction.names.get(id) for id in ids.tolist()]
+        classes = np.array([self._counts.at.get(name or "", -1) for name in names], np.int64)
+        for i in np.flatnonzero(classes < 0):
             what = "has no class" if names[i] is None else f"{names[i]!r} is no category of the data"
             name = f"segment {ids[i]} of image {record.id}: {what}; left out"
             self.problems.add("unknown category", f"{record.id}/{ids[i]}", name)
-        classes = np.array([self._counts.at[name] for name in names if name in self._counts.at], np.int64)
-        return classes, _only(spans, known)
+        return _Segments(spans, classes, np.zeros(len(ids), bool), np.arange(len(ids)))
+
+    def _apart(self, segments: _Segments, record: Record, whose: str, rule: str) -> _Segments:
+        """The same segments, each pixel given to one of them."""
+        if not segments.spans.overlap:
+            return segments
+        name = f"{whose} image {record.id}: masks overlap; {rule}"
+        self.problems.add("overlapping masks", record.id, name, left_out=False)
+        return replace(segments, spans=segments.spans.apart(segments.first))
+
+
+@dataclass(frozen=True, eq=False)
+class _Segments:
+    """Segments of one side.
+
+    Attributes:
+        spans: Their masks.
+        classes: Place of the class of each in the categories; -1 for what is not judged.
+        crowd: Which are crowds.
+        first: Which keep their pixels where masks overlap.
+    """
+
+    spans: Spans
+    classes: npt.NDArray[np.int64]
+    crowd: npt.NDArray[np.bool_]
+    first: npt.NDArray[np.int64]
+
+
+def _folded(
+    cells: npt.NDArray[np.int64], classes: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """The table with only the rows of segments that are judged and have pixels; and which those are.
+
+    What is not judged becomes void (row 0).
+    """
+    kept = (classes >= 0) & cells[1:].any(axis=1)
+    if kept.all():
+        return cells, kept
+    void = cells[0] + cells[1:][classes < 0].sum(axis=0)
+    return np.concatenate([void[None], cells[1:][kept]]), kept
 
 
 def match(
@@ -230,12 +263,3 @@ def _qualities(iou: FloatArray, tp: FloatArray, fp: FloatArray, fn: FloatArray) 
     both = tp + fp / 2 + fn / 2
     sq = np.where((tp == 0) & (both > 0), 0.0, ratio(iou, tp))
     return ratio(iou, both), sq, ratio(tp, both)
-
-
-def _only(spans: Spans, which: npt.NDArray[np.bool_]) -> Spans:
-    """Some of the masks, numbered anew."""
-    if which.all():
-        return spans
-    on = which[spans.owners]
-    owners = (np.cumsum(which) - 1)[spans.owners[on]]
-    return Spans(spans.size, int(which.sum()), spans.starts[on], spans.ends[on], owners)

@@ -134,7 +134,7 @@ class Semantic(Measure):
         true = self._true(record, size)
         counts, confusion = count(true, predicted, len(self.categories))
         self._counts.add(len(self._rows.ids), counts)
-        self._rows.add(record.id, record.id, record)
+        self._rows.add(record.id, record.id, record, None, {})
         self._confusion += confusion
 
     def tally(self) -> SemanticTally:

@@ -52,27 +52,36 @@ class Spans:
         """
         pixels = size[0] * size[1]
         runs, bounds = _runs([_text(mask, size) for mask in masks])
-        number = np.repeat(np.arange(len(masks)), np.diff(bounds))
-        ends = np.cumsum(runs) - number * pixels
-        last = bounds[1:] - 1
-        if len(runs) and (runs.min() < 0 or (np.diff(bounds) == 0).any() or (ends[last] != pixels).any()):
+        each = np.diff(bounds)
+        ends = np.cumsum(runs)
+        totals = np.arange(1, len(masks) + 1) * pixels
+        if not each.all() or (len(runs) and runs.min() < 0) or (ends[bounds[1:] - 1] != totals).any():
             raise _broken(size)
-        on = (np.arange(len(runs)) - bounds[number]) % 2 == 1
-        on &= runs > 0
-        return cls(size, len(masks), ends[on] - runs[on], ends[on], number[on])
+        # Every second run is on the mask; the first is not.
+        number = each // 2
+        owners = np.repeat(np.arange(len(masks)), number)
+        skipped = bounds[:-1] + 1 - 2 * (np.cumsum(number) - number)
+        at = 2 * np.arange(len(owners)) + skipped[owners]
+        stops, lengths = ends[at] - owners * pixels, runs[at]
+        if not lengths.all():
+            owners, stops, lengths = (one[lengths > 0] for one in (owners, stops, lengths))
+        return cls(size, len(masks), stops - lengths, stops, owners)
 
     @classmethod
     def of_map(cls, ids: npt.NDArray[np.integer], empty: int = 0) -> tuple[Spans, IntArray]:
         """Read a map of ids.
 
         Args:
-            ids: int ``(H, W)``: which mask each pixel belongs to.
+            ids: int ``(H, W)``: which mask each pixel belongs to; below 2^31.
             empty: The id of pixels that belong to none.
 
         Returns:
             The masks, and the id of each, ascending.
         """
-        flat = np.ravel(ids, order="F")
+        import cv2
+
+        # Blockwise, so much faster than NumPy
+        flat = cv2.transpose(np.ascontiguousarray(ids, np.int32)).ravel()
         edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
         starts = np.concatenate([[0], edges]).astype(np.int64)
         ends = np.concatenate([edges, [flat.size]]).astype(np.int64)
@@ -91,22 +100,43 @@ class Spans:
         """Whether a pixel belongs to two masks."""
         return bool((np.sort(self.starts)[1:] < np.sort(self.ends)[:-1]).any())
 
-    def table(self, other: Spans) -> IntArray:
-        """Pixels that are in mask i of these and in mask j of others; no pixel may be in two masks of one side.
+    def table(self, other: Spans) -> IntArray | None:
+        """Pixels that are in mask i of these and in mask j of others.
 
         Returns:
-            ``(count + 1, other.count + 1)``; row 0 and column 0 stand for the pixels that are in no mask.
+            ``(count + 1, other.count + 1)``; row 0 and column 0 stand for the pixels that are in no mask. None where
+            a pixel is in two masks of one side: take them apart first.
         """
-        # Walk along the pixels: each span adds its number where it starts and takes it back where it ends.
+        # Walk along the pixels: each span adds its number where it starts and takes it back where it ends. Scattering
+        # the steps and looking for what is not 0 is several times faster than sorting them.
+        pixels = self.size[0] * self.size[1]
+        mine, others = self._steps(), other._steps()
+        if mine is None or others is None:
+            return None
+        points = np.flatnonzero((mine | others)[:-1] != 0)
+        lengths = np.diff(points, append=pixels)
+        before = int(points[0]) if points.size else pixels
+        rows, columns = np.cumsum(mine[points], dtype=np.int64), np.cumsum(others[points], dtype=np.int64)
+        for spans, at in ((self, rows), (other, columns)):
+            if lengths[at != 0].sum() != (spans.ends - spans.starts).sum():
+                return None
         wide = other.count + 1
-        mine, others = (self.owners + 1) * wide, other.owners + 1
-        points = np.concatenate([self.starts, self.ends, other.starts, other.ends, [0]])
-        steps = np.concatenate([mine, -mine, others, -others, [0]])
-        order = np.argsort(points)
-        cells = np.cumsum(steps[order])
-        lengths = np.diff(points[order], append=self.size[0] * self.size[1])
-        taken = lengths > 0  # between steps at one pixel the sum means nothing
-        return _sums(cells[taken], lengths[taken], (self.count + 1) * wide).reshape(-1, wide)
+        cells = _sums(rows * wide + columns, lengths, (self.count + 1) * wide)
+        cells[0] += before
+        return cells.reshape(-1, wide)
+
+    def _steps(self) -> npt.NDArray[np.int32] | None:
+        """``(H * W + 1,)``: 1 + its number where a mask starts, less the same where it ends; None for two at a place.
+
+        Where no two start or end at a place, masks are apart exactly where as many pixels are covered as they have.
+        """
+        steps = np.zeros(self.size[0] * self.size[1] + 1, np.int32)
+        numbers = (self.owners + 1).astype(np.int32)
+        steps[self.starts] = numbers
+        sums = steps[self.ends] - numbers
+        alone = (steps[self.starts] == numbers).all()
+        steps[self.ends] = sums
+        return steps if alone and (steps[self.ends] == sums).all() else None
 
     def paint(
         self, values: npt.ArrayLike, *, order: Sequence[int] | IntArray | None = None, empty: int = -1
@@ -151,17 +181,17 @@ class Spans:
 
 def _text(mask: Mapping[str, Any], size: tuple[int, int]) -> bytes:
     """The compressed counts of an RLE that has the size."""
-    from manylens.media import from_rle, to_rle
-
     try:
-        said = tuple(int(side) for side in mask["size"])
+        height, width = mask["size"]
         counts = mask["counts"]
     except (KeyError, TypeError, ValueError) as error:
         raise _broken(size) from error
-    if said != tuple(size):
-        raise MediaError(f"RLE: its size is {said[0]} x {said[-1]}, not {size[0]} x {size[1]}", "give the picture's")
+    if (height, width) != size:
+        raise MediaError(f"RLE: its size is {height} x {width}, not {size[0]} x {size[1]}", "give the picture's")
     if isinstance(counts, str | bytes):
         return counts.encode("ascii", "replace") if isinstance(counts, str) else counts
+    from manylens.media import from_rle, to_rle
+
     return to_rle(from_rle(mask))["counts"].encode("ascii")
 
 
@@ -170,23 +200,28 @@ def _runs(texts: Sequence[bytes]) -> tuple[IntArray, IntArray]:
 
     COCO's string: 5 bits a character, low bits first; from the fourth run on, the difference to the run 2 before.
     """
-    characters = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - 48
+    characters = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(48)
+    stops = np.cumsum([len(text) for text in texts])
     if not characters.size:
         return np.zeros(0, np.int64), np.zeros(len(texts) + 1, np.int64)
-    last = np.flatnonzero(characters & 32 == 0)
-    first = np.concatenate([[0], last[:-1] + 1]) if last.size else last
-    lengths = last + 1 - first
-    stops = np.cumsum([len(text) for text in texts])
-    whole = last.size and np.isin(stops[stops > 0] - 1, last).all()
-    if not whole or characters.min() < 0 or characters.max() > 63 or lengths.max() > _LONGEST:
+    final = characters < 32
+    if characters.max() > 63 or not final[stops - 1].all():  # an empty text looks at its neighbour
         raise MediaError("RLE: its counts are not COCO's string", "give COCO run-length encoding")
-    place = np.arange(len(characters)) - np.repeat(first, lengths)
-    runs = np.add.reduceat((characters & 31) << (5 * place), first)
-    runs -= ((characters[last] & 16) > 0).astype(np.int64) << (5 * lengths)
+    last = np.flatnonzero(final)
+    lengths = np.diff(last, prepend=-1)
+    if lengths.max() > _LONGEST:
+        raise MediaError("RLE: its counts are not COCO's string", "give COCO run-length encoding")
+    # From the last character to the first; its fifth bit is the sign.
+    bits = (characters & 31).astype(np.int64)
+    runs = bits[last] - ((bits[last] & 16) << 1)
+    for back in range(1, lengths.max()):
+        longer = np.flatnonzero(lengths > back)
+        runs[longer] = (runs[longer] << 5) + bits[last[longer] - back]
     bounds = np.concatenate([[0], np.searchsorted(last, stops)])
-    for start, stop in itertools.pairwise(bounds):
-        for parity in (1, 2):
-            np.cumsum(runs[start + parity : stop : 2], out=runs[start + parity : stop : 2])
+    for start, stop in itertools.pairwise(bounds.tolist()):
+        for first in (start + 1, start + 2):
+            part = runs[first:stop:2]
+            part.cumsum(out=part)
     return runs, bounds
 
 
