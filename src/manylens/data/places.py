@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import itertools
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ PATH_COLUMNS = ("depth",)
 """Columns of records that hold the path of a file."""
 
 _IMAGES = "images"
-_UNSAFE = re.compile(r"[^\w.()+=@ -]+")
+_UNSAFE = re.compile(r"[^\w.()+=@ /-]+")
 _LONGEST = 150
 
 
@@ -62,14 +63,7 @@ class Places:
         return self._copied(source, record, kind) if self._copy else file.absolute().as_posix()
 
     def _copied(self, source: Path, record: Record, kind: str) -> str:
-        suffix = source.suffix
-        stem = record.id.removesuffix(suffix) if suffix else record.id
-        parts = [part for part in _UNSAFE.sub("/", stem).split("/") if part.strip(". ")] or ["image"]
-        base = "/".join([kind, *(part[:_LONGEST].lstrip(".") for part in parts)])
-        name, number = f"{base}{suffix}", 1
-        while not self._free(name, source):
-            number += 1
-            name = f"{base}~{number}{suffix}"
+        name = next(name for name in _names(source, record.id, kind) if self._free(name, source))
         self._taken.add(name.casefold())  # some disks do not tell case apart
         target = self._folder / name
         if not target.exists():
@@ -89,3 +83,21 @@ class Places:
             return False
         target = self._folder / name
         return not target.exists() or (source.exists() and filecmp.cmp(source, target, shallow=False))
+
+
+def _names(source: Path, id: str, kind: str) -> Iterator[str]:
+    """Names for the copy of a file: after its id where that is a path, its own, and what is never taken."""
+    suffix = source.suffix
+    by_id = _safe(id.removesuffix(suffix) if suffix else id)
+    if "/" in by_id:
+        yield f"{kind}/{by_id}{suffix}"
+    yield f"{kind}/{_safe(source.stem)}{suffix}"
+    yield f"{kind}/{by_id}{suffix}"
+    for number in itertools.count(2):
+        yield f"{kind}/{by_id}~{number}{suffix}"
+
+
+def _safe(name: str) -> str:
+    """A relative path that every disk takes and that leads nowhere else."""
+    parts = [part[:_LONGEST].lstrip(".") for part in _UNSAFE.sub("_", name).split("/") if part.strip(". ")]
+    return "/".join(parts) or "image"
