@@ -55,6 +55,13 @@ def test_accuracy_by_hand(answer: str, answers: list[str], expected: float) -> N
     assert accuracy(answer, answers) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"), [("1 cat.", 1), ("There is one", 1), ("11 cats", 0), ("1", 1), ("", 0), ("It is 1.5", 0)]
+)
+def test_an_answer_that_contains_what_people_said(answer: str, expected: float) -> None:
+    assert accuracy(answer, ["1"], contained=True) == expected
+
+
 @given(st.lists(st.sampled_from(["cat", "dog", "bird"]), min_size=10, max_size=10), st.sampled_from(["cat", "cow"]))
 def test_accuracy_is_the_mean_over_subsets_of_nine(answers: list[str], answer: str) -> None:
     subsets = [min(sum(one == answer for one in nine) / 3, 1) for nine in combinations(answers, 9)]
@@ -79,6 +86,7 @@ def test_questions_are_units_of_their_picture(tmp_path: Path) -> None:
     assert tally.all() == pytest.approx(
         {
             "accuracy": (1 + 0 + third) / 3,
+            "contains": (1 + 0 + third) / 3,
             "unanswered": 1 / 3,
             "accuracy/count": 0.0,
             "accuracy/name": (1 + third) / 2,
@@ -96,5 +104,5 @@ def test_what_is_wrong_is_said() -> None:
     record = Record("a", Path("a.jpg"), annotations=(question("1", []), question("2", ["x"]), Annotation("3")))
     measure = Answers()
     tally = checks.tally_of(measure, [(record, {"9": Answer(text="?")}), (record, None)])
-    assert tally.all() == {"accuracy": 0, "unanswered": 1}
+    assert tally.all() == {"accuracy": 0, "contains": 0, "unanswered": 1}
     assert measure.problems.counts == {"no answers": 2, "unknown question": 1}

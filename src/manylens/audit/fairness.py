@@ -189,7 +189,7 @@ class SamTable:
             lines.append(one.column)
             for group in one.groups:
                 cells = "".join(f"  {_cell(group.figures[figure]):>12}" for figure in POINTS)
-                note = "" if group.judged else f"  (too small to judge: {group.clusters} pictures)"
+                note = "" if group.judged else f"  (too small to judge: under {one.least} pictures)"
                 lines.append(f"  {group.name:<{width - 2}}{cells}{note}")
         return "\n".join(lines)
 

@@ -21,8 +21,10 @@ from manylens.tasks.results import Answer
 class Answers(Measure):
     """Judges answers by annotation id against annotations with ``question`` and ``answers``.
 
-    ``known=False`` or no answer counts as wrong and makes the figure ``unanswered``. Where annotations have a column
-    ``kind``, each kind of question has its own ``accuracy/kind``.
+    ``accuracy`` is that of the challenge: the whole answer must be what people said, so a sentence is wrong even where
+    it is true. ``contains`` is the same but that what people said need only stand in the answer, as words; it forgives
+    "It is a cat", and also "not a cat". ``known=False`` or no answer counts as wrong and makes the figure
+    ``unanswered``. Where annotations have a column ``kind``, each kind of question has its own ``accuracy/kind``.
     """
 
     name: ClassVar[str] = "answers"
@@ -30,7 +32,7 @@ class Answers(Measure):
     def __post_init__(self) -> None:
         self._units = Rows("question", self.columns)
         self._kinds: list[str] = []
-        self._rows: list[tuple[float, float]] = []
+        self._rows: list[tuple[float, float, float]] = []
 
     def add(self, record: Record, prediction: Mapping[str, Answer | None] | None) -> None:
         """See :meth:`Measure.add`; the prediction maps annotation ids to answers."""
@@ -43,18 +45,18 @@ class Answers(Measure):
             if not answers:
                 self.problems.add("no answers", annotation.id, f"{annotation.id}: a question without answers; left out")
                 continue
-            known = said is not None and said.known
-            score = accuracy(said.text, answers) if said is not None and known else 0.0
+            text = said.text if said is not None and said.known else None
+            exact, inside = (0.0 if text is None else accuracy(text, answers, contained=way) for way in (False, True))
             self._units.add(annotation.id, record.id, record, annotation, {})
             self._kinds.append(str(annotation.columns.get("kind") or ""))
-            self._rows.append((score, float(not known)))
+            self._rows.append((exact, inside, float(text is None)))
         for stray in given:
             self.problems.add("unknown question", stray, f"{stray}: an answer to no question of {record.id}; left out")
 
     def tally(self) -> RatioTally:
-        """See :meth:`Measure.tally`: ``accuracy``, ``unanswered`` and ``accuracy/kind``."""
-        scores, unanswered = np.array(self._rows).reshape(-1, 2).T
-        values = {"accuracy": scores, "unanswered": unanswered}
+        """See :meth:`Measure.tally`: ``accuracy``, ``contains``, ``unanswered`` and ``accuracy/kind``."""
+        scores, inside, unanswered = np.array(self._rows).reshape(-1, 3).T
+        values = {"accuracy": scores, "contains": inside, "unanswered": unanswered}
         for kind in sorted(set(self._kinds) - {""}):
             values[f"accuracy/{kind}"] = np.where([one == kind for one in self._kinds], scores, np.nan)
         return RatioTally.of_values(self._units.units(), values, errors=["unanswered"], first="accuracy")

@@ -34,19 +34,20 @@ def normal(text: str) -> str:
     return " ".join(table["contractions"].get(word, word) for word in words if word not in table["articles"])
 
 
-def accuracy(answer: str, answers: Sequence[str]) -> float:
+def accuracy(answer: str, answers: Sequence[str], *, contained: bool = False) -> float:
     """How many people agree: the mean over all ways to leave one person out of ``min(agreeing / 3, 1)``.
 
     Args:
         answer: What the model said.
         answers: What people said; the challenge has ten. One is an exact match. With fewer than four, all that are
             left must agree for the full mark.
+        contained: Whether what a person said need only stand in the answer, as words: "1" in "1 cat".
 
     Returns:
         0..1.
     """
     said, given = normal(answer), [normal(one) for one in answers]
-    agree = sum(one == said for one in given)
+    agree = sum(f" {one} " in f" {said} " if contained and one else one == said for one in given)
     if len(given) == 1:
         return float(agree)
     needed = min(NEEDED, len(given) - 1)
