@@ -5,7 +5,7 @@ maps, then loops over pairs and segments. It is handed both id maps in memory, r
 
 Measured: images a second of the measure, from what a data set holds (masks as COCO RLE), records and checks included:
 predictions as RLE. Two parts without a goal: predictions as an id map, and the peer beginning from RLE too. In turns,
-median of five rounds. Every figure must be equal to 1e-12: PQ, SQ and RQ of all, things and stuff, and PQ of each class.
+median of five rounds. Every figure must be equal to 1e-12: PQ, SQ, RQ of all, things and stuff, PQ of each class.
 """
 
 from __future__ import annotations
