@@ -9,7 +9,10 @@ from benchmarks._pictures import EXAMPLES, crops, iou, regions
 from benchmarks.click_quality import anywhere, cuts_counted, interval
 
 KEYS = {"name", "ours", "peer", "unit", "ratio", "goal", "met"}
-NAMES = {"budget", "click", "click-quality", "cold-start", "doctor", "embed-folder", "pq"}
+NAMES = {"ap", "bootstrap", "budget", "click", "click-quality", "cold-start", "doctor", "embed-folder"} | {
+    "mask-memory",
+    "pq",
+}
 
 
 def outcome(ours=1.0, *, held=True):
