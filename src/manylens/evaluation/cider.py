@@ -40,10 +40,9 @@ def cider_d(captions: Sequence[str], references: Sequence[Sequence[str]]) -> Flo
     Returns:
         ``(n,)`` in 0..10. With a single picture every n-gram is as common as can be and the score is 0.
     """
-    truths = [[_counts(words(text)) for text in texts] for texts in references]
     pictures_with: Counter[Gram] = Counter()
-    for several in truths:
-        pictures_with.update({gram for counts in several for order in counts for gram in order})
+    for several in references:  # counted again below: to keep the counts would take a gigabyte for 100,000 captions
+        pictures_with.update({gram for text in several for order in _counts(words(text)) for gram in order})
     total = math.log(max(1, len(references)))
 
     def vector(counts: _Counts) -> list[dict[Gram, float]]:
@@ -53,10 +52,11 @@ def cider_d(captions: Sequence[str], references: Sequence[Sequence[str]]) -> Flo
         ]
 
     scores = np.zeros(len(captions))
-    for i, (caption, several) in enumerate(zip(captions, truths, strict=True)):
+    for i, (caption, several) in enumerate(zip(captions, references, strict=True)):
         found = _counts(words(caption))
         ours, length = vector(found), found[0].total()
-        against = [_similarity(ours, vector(counts), length - counts[0].total()) for counts in several]
+        truths = [_counts(words(text)) for text in several]
+        against = [_similarity(ours, vector(counts), length - counts[0].total()) for counts in truths]
         scores[i] = 10.0 * float(np.mean(against)) if against else math.nan
     return scores
 
