@@ -164,6 +164,14 @@ def test_a_perfect_model_needs_one_click_and_an_empty_one_fails(session, dataset
     assert figures["failed@85"] == 1
 
 
+def test_each_object_is_judged_by_its_own_masks(session, dataset):
+    """Each is given the other's mask: a mix-up of answers would find the right one."""
+    Scripted.answer = staticmethod(lambda request: answered([[RIGHT], [LEFT]][: len(request.prompts())], SIZE))
+    figures = run_clicks(dataset[:1], session, problems=Problems(), clicks=1).all()
+    assert figures["1-click mIoU"] == figures["oracle mIoU"] == 0
+    assert run_boxes(dataset[:1], session, problems=Problems()).all() == {"box mIoU": 0}
+
+
 @pytest.mark.parametrize(
     ("tasks", "asked", "given"),
     [
