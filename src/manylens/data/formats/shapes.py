@@ -92,7 +92,7 @@ def _check_polygon(polygon: Any) -> None:
     if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
         raise BrokenError("unreadable mask", "a polygon of it has not three corners or more")
     try:
-        far = not all(-_FARTHEST < number < _FARTHEST for number in polygon)  # NaN is far too
+        far = not all(map(math.isfinite, polygon)) or max(polygon) > _FARTHEST or min(polygon) < -_FARTHEST
     except TypeError as error:
         raise BrokenError("unreadable mask", "a polygon of it holds what is no number") from error
     if far:
