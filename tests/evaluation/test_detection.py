@@ -55,7 +55,7 @@ def test_a_whole_weight_is_the_image_that_often_for_pycocotools(kind, seed):
     equal({name: values[1] for name, values in figures.items()}, expected(data.oracle(kind)))
 
 
-@pytest.mark.parametrize(("false_alarms", "found"), [(99, True), (100, False)])
+@pytest.mark.parametrize(("false_alarms", "found"), [(99, True), (100, False), (110, False)])
 def test_a_hundred_detections_of_a_class_in_an_image_are_judged(false_alarms, found):
     right, wrong = (Thing(0, "cat", Shape(box, BLANK), area=2500.0) for box in (LEFT, RIGHT))
     alarms = tuple(replace(wrong, score=0.9 - i / 1000) for i in range(false_alarms))
