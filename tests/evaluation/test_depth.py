@@ -117,10 +117,15 @@ def test_files(tmp_path: Path, name: str, stored: np.ndarray, scale: float, expe
     np.testing.assert_allclose(read_depth(path, scale), expected)
 
 
-@pytest.mark.parametrize("name", ["missing.png", "text.png", "text.npy", "colour.png", "eight.png"])
+@pytest.mark.parametrize(
+    "name", ["missing.png", "text.png", "text.npy", "empty.npy", "cut.png", "colour.png", "eight.png"]
+)
 def test_files_that_are_no_depth(tmp_path: Path, name: str) -> None:
     for text in ("text.png", "text.npy"):
         (tmp_path / text).write_text("no")
+    (tmp_path / "empty.npy").touch()
+    PIL.Image.fromarray(RNG.integers(0, 60000, (50, 50)).astype(np.uint16)).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
     PIL.Image.new("RGB", (2, 2)).save(tmp_path / "colour.png")
     PIL.Image.new("L", (2, 2)).save(tmp_path / "eight.png")
     with pytest.raises(DataError, match=f"^{name}: "):

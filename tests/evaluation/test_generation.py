@@ -8,8 +8,10 @@ from torchmetrics.image.kid import maximum_mean_discrepancy
 
 from manylens.data.problems import DataError
 from manylens.data.records import Record
+from manylens.evaluation.comparing import compare
 from manylens.evaluation.generation import Generation, Made, factor, load_features
 from manylens.evaluation.intervals import estimates
+from manylens.evaluation.slices import slice_by
 from tests.evaluation import checks
 
 RNG = np.random.default_rng(0)
@@ -102,6 +104,22 @@ def test_the_interval_lies_about_the_figure() -> None:
     one = estimates(tally, resamples=50)["FID"]
     assert one.value < tally.figures(drawn)["FID"].min()
     assert one.low < one.value < one.high
+
+
+def test_slices_and_comparisons_lie_about_their_figures_too() -> None:
+    wide = RNG.normal(size=(3, 80, 10)).astype(np.float32)
+    records = [Record(str(i), Path("x"), columns={"site": "ab"[i % 2]}) for i in range(80)]
+    a, b = (
+        checks.tally_of(
+            Generation(columns=["site"]), [(r, Made(wide[k, i], wide[0, i])) for i, r in enumerate(records)]
+        )
+        for k in (1, 2)
+    )
+    found = slice_by(a, "site", resamples=50)
+    for one in [group.figures["FID"] for group in found.groups] + [found.gaps["FID"].gap]:
+        assert one.low <= one.value <= one.high
+    difference = compare(a, b, resamples=50).differences["FID"].difference
+    assert difference.low <= difference.value <= difference.high
 
 
 def test_too_few_pictures_are_said_to_be() -> None:

@@ -146,16 +146,16 @@ def read_depth(path: Path, png_scale: float = 1 / 256) -> npt.NDArray[np.float64
     Raises:
         DataError: It is missing or none of these.
     """
+    from PIL import Image
+
     remedy = "give a 16-bit PNG, a float TIFF or a .npy of (height, width)"
     try:
         if path.suffix.lower() == ".npy":
             stored = np.load(path, allow_pickle=False)
         else:
-            from PIL import Image
-
             with Image.open(path) as picture:
                 stored = np.asarray(picture)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path.name}: cannot be read as depth ({error})", remedy) from error
     stored = stored[..., 0] if stored.ndim == 3 and stored.shape[2] == 1 else stored
     if stored.ndim != 2 or stored.dtype.kind not in "uif" or stored.dtype == np.uint8:

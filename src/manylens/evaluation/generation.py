@@ -203,7 +203,7 @@ def load_features(path: str | Path) -> Features:
     remedy = "give a .npy of (pictures, features)"
     try:
         features = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as features ({error})", remedy) from error
     if not isinstance(features, np.ndarray) or features.ndim != 2 or features.dtype.kind not in "fiu":
         raise DataError(f"{path}: holds no table of numbers", remedy)
