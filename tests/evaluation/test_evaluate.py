@@ -108,7 +108,7 @@ def _knows_nothing(request):
 
 def test_what_would_meet_every_record_ends_the_run_at_once(ready, boxed):
     session = ready("classify = ['closed']", perfect)
-    with pytest.raises(UnsupportedError, match="detect: no embedded model"):
+    with pytest.raises(UnsupportedError, match="detect with names: no embedded model"):
         evaluate(boxed, task="detect", session=session)
     with pytest.raises(ManylensError, match="nope: no such model"):
         evaluate(boxed, task="detect", model="nope", session=session)

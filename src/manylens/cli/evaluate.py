@@ -14,6 +14,7 @@ import typer
 
 from manylens.cli import output
 from manylens.cli.parameters import session_for
+from manylens.errors import PromptError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,6 +61,10 @@ def evaluate(
     closed: Annotated[
         bool, typer.Option("--closed", help="Ask for the model's own classes, not for those of the data.")
     ] = False,
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="An option of the measure, such as shots=5; may be repeated."),
+    ] = None,
     slice: Annotated[
         list[str] | None,
         typer.Option("--slice", metavar="FIELD", help="Figures by a column, by class or by size; may be repeated."),
@@ -86,6 +91,7 @@ def evaluate(
     from manylens.evaluation.evaluate import evaluate as measured
 
     options: dict[str, Any] = {"clicks": clicks, "threshold": threshold, "closed": closed or None}
+    options |= dict(_option(word) for word in set or ())
     with _progress(json) as progress:
         made = measured(
             data,
@@ -114,6 +120,17 @@ def evaluate(
         print(jsonlib.dumps(body, indent=1, default=str))
     else:
         _print(made)
+
+
+def _option(word: str) -> tuple[str, Any]:
+    """``"shots=5"`` to ``("shots", 5)``: the value as JSON, else as the text that it is."""
+    name, equals, value = word.partition("=")
+    if not (name and equals):
+        raise PromptError(f"--set {word}: not NAME=VALUE", "write it as shots=5")
+    try:
+        return name, jsonlib.loads(value)
+    except ValueError:
+        return name, value
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,10 @@ class Job:
         protocol = self.protocol
         if isinstance(protocol, Driven):
             protocol = replace(protocol, home=protocol.saved)
-            arguments = dict(protocol.fixed)
+            taken = {part.name for part in fields(protocol.load())}
+            arguments = {name: value for name, value in self.of_measure().items() if name in taken} | dict(
+                protocol.fixed
+            )
         else:
             assert isinstance(protocol, Asked)
             arguments = {**protocol.fixed, **self.of_measure()}

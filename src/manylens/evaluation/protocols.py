@@ -310,6 +310,17 @@ PROTOCOLS: dict[str, Protocol] = {
             calls="depth",
             resumes=False,
         ),
+        Driven(
+            "generation",
+            ("generate",),
+            ("captions",),
+            "making:run",
+            "FID, KID, and likeness to the words",
+            ("features", "reference"),
+            forms=("vectors",),
+            calls="generate",
+            saved="making:OfFeatures",
+        ),
     )
 }
 """Every measure by name."""
