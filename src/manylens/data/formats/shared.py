@@ -186,7 +186,7 @@ def filled(columns: Mapping[str, Any]) -> dict[str, Any]:
 def _nested(value: Any) -> Any:
     if isinstance(value, list):
         return [_nested(one) for one in value]
-    if not isinstance(value, str) or not value.startswith(("{", "[")):
+    if not isinstance(value, str) or not value.startswith('{"'):
         return value
     try:
         return json.loads(value)
