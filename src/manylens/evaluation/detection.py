@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manylens.data.records import Record
-from manylens.evaluation.detection_rows import Classes, Kind, Waiting, detections_of, objects_of
+from manylens.evaluation.detection_rows import Classes, Kind, Waiting, check, detections_of, objects_of
 from manylens.evaluation.detection_tally import DetectionTally
 from manylens.evaluation.driving import column
 from manylens.evaluation.matching import match
@@ -60,6 +60,7 @@ class Detection(Measure):
             self.problems.add("duplicate id", record.id, f"image {record.id}: was judged before; left out")
             return
         regions = prediction if prediction is not None else _NOTHING
+        check(record, regions)
         self._waiting.append((len(self._ids), record, regions))
         self._ids[record.id] = None
         for name, values in self._values.items():

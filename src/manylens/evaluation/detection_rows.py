@@ -57,6 +57,22 @@ class Classes:
         return name in self._stuff
 
 
+def check(record: Record, regions: Regions) -> None:
+    """See that a prediction is whole.
+
+    Raises:
+        DataError: It has not as many scores, boxes or masks as names.
+    """
+    lengths = {"scores": len(regions.scores)}
+    lengths |= {"boxes": len(regions.boxes)} if regions.boxes is not None else {}
+    lengths |= {"masks": len(regions.masks)} if regions.masks is not None else {}
+    for what, length in lengths.items():
+        if length != len(regions):
+            raise DataError(
+                f"prediction for image {record.id}: {length} {what} for {len(regions)} names", "give one for each"
+            )
+
+
 def objects_of(
     waiting: Sequence[Waiting], classes: Classes, kind: Kind, problems: Problems
 ) -> tuple[Objects, _Bools, _Bools]:
@@ -98,12 +114,7 @@ def detections_of(
 
     Returns:
         The detections, d of them, and their scores ``(d,)``.
-
-    Raises:
-        DataError: A prediction has not as many scores, boxes or masks as names.
     """
-    for _, record, regions in waiting:
-        _check(record, regions)
     lengths = [len(regions) for _, _, regions in waiting]
     starts = np.cumsum([0, *lengths])
     image = np.repeat(np.array([number for number, _, _ in waiting], np.int64), lengths)
@@ -111,7 +122,7 @@ def detections_of(
     number = np.fromiter(map(classes.number, names), np.int64, len(names))
     scores = _joined(regions.scores for _, _, regions in waiting)
     faults: _Faults = {int(i): classes.fault(names[i]) for i in np.flatnonzero(number < 0)}
-    faults |= {int(i): ("NaN score", "its score is not a number") for i in np.flatnonzero(~np.isfinite(scores))}
+    faults |= {int(i): ("NaN score", "its score is not a finite number") for i in np.flatnonzero(~np.isfinite(scores))}
     masks: list[_Rle] = []
     boxes = np.zeros((0, 4))
     if kind == "mask":
@@ -134,17 +145,6 @@ def detections_of(
             problems.add("empty mask", id, f"{whole}: its mask is empty; a false alarm", left_out=False)
     good = _left(len(names), faults, problems, name)
     return Objects(image, number, area, boxes, masks).where(good), scores[good]
-
-
-def _check(record: Record, regions: Regions) -> None:
-    lengths = {"scores": len(regions.scores)}
-    lengths |= {"boxes": len(regions.boxes)} if regions.boxes is not None else {}
-    lengths |= {"masks": len(regions.masks)} if regions.masks is not None else {}
-    for what, length in lengths.items():
-        if length != len(regions):
-            raise DataError(
-                f"prediction for image {record.id}: {length} {what} for {len(regions)} names", "give one for each"
-            )
 
 
 def _masks(
