@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from manylens import data
-from manylens.data import Annotation, Category, DataError, Dataset, Record, tables
+from manylens.data import Annotation, Category, DataError, Dataset, Record, store, tables
 from manylens.data.store import Store
 from manylens.errors import OutputError
+from manylens.media import atomic_write
 from tests.data.helpers import CATEGORIES, picture, record, records
 
 
@@ -195,6 +196,21 @@ def test_a_save_that_fails_leaves_what_was_there(small_groups, tmp_path, monkeyp
         new.save(folder, copy=True)
     left = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     assert left == before
+
+
+def test_a_save_that_fails_at_its_end_leaves_what_was_there(tmp_path, monkeypatch):
+    Dataset.of(records(4)).save(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def full(path, content):
+        if content:
+            raise OutputError(f"{path}: the disk is full", "")
+        return atomic_write(path, content)
+
+    monkeypatch.setattr(store, "atomic_write", full)
+    with pytest.raises(OutputError, match="disk is full"):
+        Dataset.of(records(9)).save(tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_a_spool_goes_with_the_last_who_reads_it(small_groups):

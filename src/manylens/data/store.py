@@ -119,7 +119,7 @@ def save(
         OutputError: The disk is full, or the folder cannot be written to.
     """
     stamp = secrets.token_hex(8)
-    parts = {final: folder / f".{final}.{stamp}.part" for final in (IMAGES, ANNOTATIONS)}
+    parts = {final: folder / f".{final}.{stamp}.part" for final in (IMAGES, ANNOTATIONS, HEADER)}
     atomic_write(folder / f".{stamp}.part", b"")  # says in one line why a folder cannot be written to
     (folder / f".{stamp}.part").unlink()
     try:
@@ -135,20 +135,25 @@ def save(
             "columns": dict(store.kinds),
             "annotation_columns": dict(store.annotation_kinds),
         }
-        for table, final in ((store.images, IMAGES), (store.annotations, ANNOTATIONS)):
-            assert isinstance(table.source, Path)
-            try:
-                with table.source.open("rb") as file:
-                    os.fsync(file.fileno())
-                table.source.replace(folder / final)
-            except OSError as error:
-                raise OutputError(
-                    f"{folder / final}: cannot be written ({error.strerror})", "free some space"
-                ) from error
-        atomic_write(folder / HEADER, json.dumps(header, indent=1, ensure_ascii=False).encode())
+        atomic_write(parts[HEADER], json.dumps(header, indent=1, ensure_ascii=False).encode())
+        _put(store, parts[HEADER], folder)
     finally:
         for left in folder.glob(f".*.{stamp}.part*"):
             left.unlink(missing_ok=True)
+
+
+def _put(store: Store, header: Path, folder: Path) -> None:
+    """Give what is written its names, the header last; only now is what stood there replaced."""
+    tables = store.images.source, store.annotations.source
+    assert all(isinstance(source, Path) for source in tables)
+    try:
+        for source in tables:
+            with source.open("rb") as file:
+                os.fsync(file.fileno())
+        for source, name in zip((*tables, header), (IMAGES, ANNOTATIONS, HEADER), strict=True):
+            source.replace(folder / name)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror})", "free some space") from error
 
 
 def load(folder: Path) -> tuple[Store, str, tuple[Category, ...]]:
