@@ -8,7 +8,7 @@ import pytest
 import manylens
 from manylens import models
 from manylens.data import Annotation, Category, DataError, Dataset, Record
-from manylens.errors import CancelledError, CostError, ManylensError, PromptError, UnsupportedError
+from manylens.errors import CancelledError, CostError, EngineError, ManylensError, PromptError, UnsupportedError
 from manylens.evaluation.evaluate import evaluate
 from manylens.evaluation.results import Evaluation
 from manylens.runtime.rates import Rates
@@ -118,7 +118,7 @@ def test_nothing_judged_is_an_error(ready, boxed):
     def broken(request):
         raise ValueError("the model broke")
 
-    with pytest.raises(DataError, match=r"nothing could be judged, the first: .*the model broke"):
+    with pytest.raises(EngineError, match=r"nothing could be judged, the first: .*the model broke"):
         evaluate(boxed, task="detect", session=ready(DETECT, broken))
 
 

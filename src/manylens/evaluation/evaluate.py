@@ -23,6 +23,7 @@ from manylens.evaluation.results import PREDICTIONS, SAVED, DataUsed, Evaluation
 from manylens.evaluation.running import Run
 from manylens.evaluation.slicing import BUILT_IN, check_fields, sliced
 from manylens.runtime.meter import Meter
+from manylens.tasks import get
 
 if TYPE_CHECKING:
     import os
@@ -52,7 +53,7 @@ def evaluate(
     seed: int = 0,
     strict: bool = False,
     limit: int | None = None,
-    max_cost: float | None = None,
+    max_cost: float | Meter | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
     **options: Any,
@@ -77,7 +78,8 @@ def evaluate(
         seed: Of every random step.
         strict: Whether the first thing that is wrong with labels or predictions is an error.
         limit: Only so many records, the first.
-        max_cost: The most that the run may be charged: it stops before, and reports on what was judged.
+        max_cost: The most that the run may be charged: it stops before, and reports on what was judged. Or a meter that
+            counts a job of several evaluations.
         progress: Called with the share done and a line.
         say: Called with a line before the run begins: what is measured, and why.
         options: ``threshold`` and ``closed`` (ask for the model's own classes) for the tasks that have them, and those
@@ -95,6 +97,7 @@ def evaluate(
     clock = time.perf_counter()
     if model is not None and predictions is not None:
         raise PromptError("model and predictions: both are given", "give one of them")
+    task = get(task).name
     problems = Problems(strict)
     whole = _opened(data, images, format, strict)
     dataset = whole.select(split=split, limit=limit)
@@ -106,7 +109,7 @@ def evaluate(
     if predictions is None:
         from manylens.session import default_session
 
-        run = Run(session or default_session(), model, seed, problems, Meter(max_cost))
+        run = Run(session or default_session(), model, seed, problems, _meter(max_cost))
         if max_cost is not None and not run.session.rates.cost_money:
             run.notes.append("this machine has no rates, so its time costs nothing; manylens cost takes them")
         protocol = choose(task, facts, measure=measure, prompt=prompt, takes=run.takes(task))
@@ -144,7 +147,7 @@ def evaluate(
                 "resamples": resamples,
                 "seed": seed,
                 "strict": strict,
-                "max_cost": max_cost,
+                "max_cost": run.meter.cap if run is not None else None,
                 **given,
             },
             notes=[*notes, *(run.all_notes() if run is not None else ())],
@@ -162,6 +165,10 @@ def _opened(data: Any, images: Any, format: str | None, strict: bool) -> Dataset
         for problem in data.problems:
             raise DataError(problem.message, "mend the data, or leave strict away to go on without it")
     return data
+
+
+def _meter(most: float | Meter | None) -> Meter:
+    return most if isinstance(most, Meter) else Meter(most)
 
 
 def _chosen(protocol: Protocol, task: str, measure: str | None, dataset: Dataset, run: Run | None) -> str:

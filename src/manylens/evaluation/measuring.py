@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manylens.data.problems import DataError, Problems
-from manylens.errors import CostError, UnsupportedError
+from manylens.errors import CostError, EngineError, UnsupportedError
 from manylens.evaluation.asking import LOW_THRESHOLD, Setup, unchanged
 from manylens.evaluation.measure import Measure
 from manylens.evaluation.predictions import Saved, Spool
@@ -209,6 +209,11 @@ def _filled(job: Job, tally: Tally | None, stopped: str = "") -> Tally:
         return tally
     if stopped:
         raise CostError(f"{job.dataset.name}: {stopped}, and nothing was judged yet", "raise the cost cap")
+    broke = next((one for one in job.problems if one.kind == "model failed"), None)
+    if broke is not None:
+        raise EngineError(
+            f"{job.dataset.name}: nothing could be judged, the first: {broke.message}", "see manylens log"
+        )
     first = next((f", the first: {one.message}" for one in job.problems if one.left_out), "")
     raise DataError(f"{job.dataset.name}: nothing could be judged{first}", "mend the data or the predictions")
 
