@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from manylens.cli import output
+from manylens.cli.robustness import robustness
 
 if TYPE_CHECKING:
     from manylens.audit.fairness import Fairness
@@ -65,14 +66,14 @@ def fairness(
         print(f"wrote {out}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"fairness": fairness}
+COMMANDS: dict[str, Callable[..., None]] = {"fairness": fairness, "robustness": robustness}
 """The audits by name."""
 
 
 def group() -> typer.Typer:
     """``manylens audit`` with all audits."""
     made = typer.Typer(
-        help="Audit a model: fairness and more.",
+        help="Audit a model: fairness, robustness.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,22 @@ def progress(items: Sequence[Any], label: str, quiet: bool) -> Iterator[Any]:
     return iter(
         track(items, description=label, console=console, disable=quiet or not console.is_terminal, transient=True)
     )
+
+
+@contextmanager
+def bar(label: str, quiet: bool) -> Iterator[Callable[[float, str], None] | None]:
+    """A progress bar on standard error where that is a terminal: call it with the share done and a line."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task(label, total=1.0)
+        yield lambda done, line: shown.update(task, completed=done, description=line[:40])
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
