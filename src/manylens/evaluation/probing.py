@@ -24,6 +24,9 @@ PENALTIES = tuple(float(value) for value in np.logspace(2, -6, 17))
 """What is tried, strong to weak: each start is the weights of the one before, so that all cost little more than one."""
 
 _HELD_OUT = 0.2
+_PATIENCE = 3
+"""So many penalties in a row that are no better end the search."""
+
 _CELLS = 1 << 24
 """Most numbers of a table at once: 128 MiB."""
 
@@ -94,18 +97,21 @@ class Probe:
             targets: int64 ``(n,)``, class numbers from 0.
             ids: Of the pictures: with the seed they decide which are held out, whatever the order.
             seed: Any number.
-            penalties: What is tried, strong to weak; of level ones the stronger is taken.
+            penalties: What is tried, strong to weak, until three in a row are no better; of level ones the stronger is
+                taken.
         """
         held = _held_out(targets, ids, seed)
         if len(penalties) == 1 or not held.any():
             return cls.fitted(vectors, targets, penalties[len(penalties) // 2])
-        best, least, probe = penalties[0], math.inf, None
+        best, least, worse, probe = penalties[0], math.inf, 0, None
         for penalty in penalties:
             probe = cls.fitted(vectors[~held], targets[~held], penalty, start=probe)
             chances = probe.probabilities(vectors[held])
             loss = -float(np.log(np.maximum(chances[np.arange(len(chances)), targets[held]], 1e-300)).mean())
             if loss < least:
-                best, least = penalty, loss
+                best, least, worse = penalty, loss, 0
+            elif (worse := worse + 1) == _PATIENCE:  # the loss has one valley, and weak penalties take longest
+                break
         return cls.fitted(vectors, targets, best)
 
     @classmethod
@@ -121,10 +127,12 @@ class Probe:
         else:
             first = np.zeros((width + 1) * classes)
 
+        kept = list(_blocks(vectors, mean, scale, classes)) if vectors.size <= _CELLS else None
+
         def loss(flat: FloatArray) -> tuple[float, FloatArray]:
             parameters = flat.reshape(width + 1, classes)
             gradient, total = np.zeros_like(parameters), 0.0
-            for at, block in _blocks(vectors, mean, scale, classes):
+            for at, block in kept or _blocks(vectors, mean, scale, classes):
                 logits = block @ parameters[:-1] + parameters[-1]
                 logits -= logits.max(axis=1, keepdims=True)
                 error = np.exp(logits)
