@@ -221,7 +221,7 @@ def _runs(texts: Sequence[bytes]) -> tuple[IntArray, IntArray]:
     for start, stop in itertools.pairwise(bounds.tolist()):
         for first in (start + 1, start + 2):
             part = runs[first:stop:2]
-            part.cumsum(out=part)
+            np.add.accumulate(part, out=part)
     return runs, bounds
 
 
