@@ -11,7 +11,7 @@ from manylens import evaluation
 from manylens.data.problems import DataError
 from manylens.evaluation import tally
 from manylens.evaluation.captions import CaptionTally
-from manylens.evaluation.tally import Tally, Units
+from manylens.evaluation.tally import RatioTally, Tally, Units
 
 
 def test_every_kind_loads_in_a_new_process() -> None:
@@ -21,6 +21,14 @@ def test_every_kind_loads_in_a_new_process() -> None:
     assert len(kinds) > 5
     code = f"from manylens.evaluation.tally import _kind; print([_kind(name).measure for name in {kinds}] == {kinds})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
+
+
+def test_a_subclass_does_not_take_over_the_name_of_a_kind() -> None:
+    class Costly(RatioTally):
+        resamples = 1
+
+    assert Costly.measure == "ratios"
+    assert tally._KINDS["ratios"] is RatioTally
 
 
 @pytest.mark.parametrize("name", ["os.path", "nothing", "../slices", "slices"])

@@ -80,7 +80,7 @@ class Tally(ABC):
     units: Units
 
     def __init_subclass__(cls) -> None:
-        if cls.measure:
+        if "measure" in cls.__dict__:  # one that inherits its name does not take it over
             _KINDS[cls.measure] = cls
 
     @abstractmethod
