@@ -18,10 +18,11 @@ from manylens.errors import PromptError
 from manylens.evaluation import predictions as prediction_files
 from manylens.evaluation.intervals import RESAMPLES, estimates
 from manylens.evaluation.measuring import Job, Progress, from_model, from_saved
-from manylens.evaluation.protocols import Facts, Protocol, choose
+from manylens.evaluation.protocols import Asked, Facts, Protocol, choose
 from manylens.evaluation.results import PREDICTIONS, SAVED, DataUsed, Evaluation, Example, ModelUsed
 from manylens.evaluation.running import Run
 from manylens.evaluation.slicing import BUILT_IN, check_fields, sliced
+from manylens.evaluation.worst import shown
 from manylens.runtime.meter import Meter
 from manylens.tasks import get
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import os
 
     from manylens.data import Dataset
+    from manylens.data.records import Record
     from manylens.evaluation.tally import Tally
     from manylens.session import Session
 
@@ -137,7 +139,7 @@ def evaluate(
         else:
             tally = from_saved(job)
         made = [sliced(job, tally, name, resamples=resamples, seed=seed) for name in slices]
-        evaluation = _assembled(job, tally, made, run, task, split, resamples, seed)
+        evaluation, records = _assembled(job, tally, made, run, task, split, resamples, seed)
         evaluation = replace(
             evaluation,
             options={
@@ -153,7 +155,12 @@ def evaluate(
             notes=[*notes, *(run.all_notes() if run is not None else ())],
             seconds=round(time.perf_counter() - clock, 3),
         )
-        return evaluation.save(Path(out)) if out is not None else evaluation
+        if out is None:
+            return evaluation
+        kept = saved
+        if kept is None and spool is not None and spool.exists() and isinstance(protocol, Asked):
+            kept = prediction_files.read(spool, prediction_files.Known.of(dataset), Problems())
+        return evaluation.save(Path(out), shown(evaluation, records, kept or {}))
 
 
 def _opened(data: Any, images: Any, format: str | None, strict: bool) -> Dataset:
@@ -195,23 +202,25 @@ def _assembled(
     split: str | None,
     resamples: int,
     seed: int,
-) -> Evaluation:
+) -> tuple[Evaluation, dict[str, Record]]:
+    """The evaluation, and the records of its worst units by cluster."""
     from manylens.runtime.machine import machine_report
 
     clusters = set(tally.units.clusters)
     worst = _worst(tally)
-    places: dict[str, str] = {cluster: "" for _, cluster, _ in worst}
+    wanted = {cluster for _, cluster, _ in worst}
+    places: dict[str, Record] = {}
     annotations = judged = 0
     for record in job.dataset.records():
         names = {record.id, str(record.columns.get("video", record.id))}  # a video is one cluster of many records
         if not names & clusters:
             continue
         judged, annotations = judged + 1, annotations + len(record.annotations)
-        places |= {name: places[name] or str(record.path) for name in names & places.keys()}
+        places |= dict.fromkeys(names & wanted - places.keys(), record)
     used = run.used if run is not None else ModelUsed(SAVED)
     if job.saved is not None:
         used = job.saved.used()
-    return Evaluation(
+    evaluation = Evaluation(
         task=task,
         measure=job.protocol.name,
         model=used,
@@ -221,13 +230,17 @@ def _assembled(
         details=tally.details(),
         slices=made,
         problems=job.problems,
-        worst=[Example(unit, cluster, score, places.get(cluster, "")) for unit, cluster, score in worst],
+        worst=[
+            Example(unit, cluster, score, str(places[cluster].path) if cluster in places else "")
+            for unit, cluster, score in worst
+        ],
         seconds=0.0,
         machine=machine_report().to_json(),
         tally=tally,
         stopped=run.stopped if run is not None else "",
         cost=run.meter.spent if run is not None else 0.0,
     )
+    return evaluation, places
 
 
 def _fingerprint(job: Job) -> str:

@@ -15,11 +15,12 @@ from manylens.version import __version__
 
 if TYPE_CHECKING:
     from manylens.evaluation.intervals import Estimate
+    from manylens.evaluation.page import Shown
     from manylens.evaluation.slices import Sliced
     from manylens.evaluation.tally import Tally
 
 SCHEMA = 1
-REPORT, TALLY, PREDICTIONS = "report.json", "tally.npz", "predictions.jsonl"
+REPORT, TALLY, PAGE, PREDICTIONS = "report.json", "tally.npz", "report.html", "predictions.jsonl"
 SAVED = "saved predictions"
 
 
@@ -155,10 +156,14 @@ class Evaluation:
         plain: dict[str, Any] = finite(body)
         return plain
 
-    def save(self, folder: str | Path) -> Self:
+    def save(self, folder: str | Path, worst: Sequence[Shown] = ()) -> Self:
         """Write ``report.json``, ``tally.npz`` and the page ``report.html`` into a folder.
 
         The predictions stand there already, as ``predictions.jsonl``: the run writes them as they come.
+
+        Args:
+            folder: Made where it is not there.
+            worst: The worst examples as the page shows them.
 
         Returns:
             The same, with :attr:`files`.
@@ -166,11 +171,14 @@ class Evaluation:
         Raises:
             OutputError: The folder cannot be written.
         """
+        from manylens.evaluation.page import page
+
         folder = Path(folder)
         text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False, default=str)
         files = [
             atomic_write(folder / REPORT, text.encode()),
             self.tally.save(folder / TALLY),
+            atomic_write(folder / PAGE, page(self, worst).encode()),
         ]
         files += [path for path in (folder / PREDICTIONS,) if path.exists()]
         return replace(self, files=tuple(files))

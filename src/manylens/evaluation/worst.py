@@ -1,0 +1,122 @@
+"""The units that came off worst, as the page shows them: the truth beside what was said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from manylens.errors import ManylensError
+from manylens.evaluation.measure import Regions
+from manylens.evaluation.page import Shown
+
+if TYPE_CHECKING:
+    from supervision import Detections
+
+    from manylens.data.records import Annotation, Record
+    from manylens.evaluation.results import Evaluation
+    from manylens.media import Image
+    from manylens.render.page import Picture
+
+_LEAST_SCORE = 0.3
+_MOST_REGIONS = 20
+_MOST_LABELS = 3
+
+
+def shown(evaluation: Evaluation, records: Mapping[str, Record], predictions: Mapping[str, Any]) -> list[Shown]:
+    """The worst examples with their pictures.
+
+    Args:
+        evaluation: What was measured.
+        records: By cluster, those of the worst units.
+        predictions: By record id; empty where the measure kept none.
+    """
+    found = []
+    for example in evaluation.worst:
+        record = records.get(example.cluster)
+        if record is None:
+            continue
+        said = predictions.get(record.id)
+        one = [each for each in record.annotations if each.id == example.unit]
+        pictures = _pictures(record, one or record.annotations, said)
+        lines = [*_truth(record, one), *_said(said, example.unit)]
+        found.append(Shown(example.unit, example.score, evaluation.main_figure, pictures, lines))
+    return found
+
+
+def _pictures(record: Record, annotations: Sequence[Annotation], said: Any) -> list[Picture]:
+    from manylens.render.draw import draw
+    from manylens.render.page import jpeg
+
+    try:
+        image = record.image()
+        judged = [one for one in annotations if not one.ignore and (one.box is not None or one.mask is not None)]
+        pictures = []
+        if judged:
+            pictures.append(jpeg(_drawn(image, _known(image, judged)), f"{record.id}: what is there"))
+        if isinstance(said, Regions) and len(said):
+            pictures.append(jpeg(_drawn(image, _found(image, said)), f"{record.id}: what was found"))
+        elif said is not None and not isinstance(said, Mapping) and (made := draw(image, said)) is not None:
+            pictures.append(jpeg(made, f"{record.id}: what was said"))
+        return pictures or [jpeg(image, record.id)]
+    except ManylensError:
+        return []  # a broken picture or mask is a problem of its own, and stands among those
+
+
+def _drawn(image: Image, found: Detections) -> np.ndarray:
+    from manylens.render.draw import draw
+
+    made = draw(image, found) if len(found) else None
+    return image.array if made is None else made
+
+
+def _known(image: Image, annotations: Sequence[Annotation]) -> Detections:
+    masked = [one for one in annotations if one.mask is not None]
+    if masked:
+        return _detections(image, [one.mask for one in masked], None, [1.0] * len(masked), [a.category for a in masked])
+    boxes = [one.box for one in annotations]
+    return _detections(image, None, boxes, [1.0] * len(boxes), [one.category for one in annotations])
+
+
+def _found(image: Image, regions: Regions) -> Detections:
+    order = np.argsort(-np.nan_to_num(regions.scores), kind="stable")[:_MOST_REGIONS]
+    best = [int(i) for i in order if regions.scores[i] >= _LEAST_SCORE] or [int(i) for i in order[:1]]
+    masks = None if regions.masks is None else [regions.masks[i] for i in best]
+    boxes = None if regions.boxes is None else [regions.boxes[i] for i in best]
+    return _detections(image, masks, boxes, [float(regions.scores[i]) for i in best], [regions.names[i] for i in best])
+
+
+def _detections(image: Image, masks: Any, boxes: Any, scores: Sequence[float], names: Sequence[str]) -> Detections:
+    from manylens.media import bounds, from_rle
+    from manylens.tasks import detections
+
+    stacked = None
+    if masks is not None:
+        stacked = np.stack([from_rle(mask) for mask in masks])
+        if stacked.shape[1:] != (image.height, image.width):
+            return detections([], [])
+        boxes = [bounds(mask) or (0, 0, 0, 0) for mask in stacked]
+    return detections(boxes, scores, masks=stacked, names=names)
+
+
+def _truth(record: Record, one: Sequence[Annotation]) -> list[str]:
+    lines = [f"is {record.label}"] if record.label else []
+    for each in one:
+        lines += [f"is {each.category}"] if each.category else []
+        lines += [f"asked: {each.columns['question']}"] if each.columns.get("question") else []
+    return lines
+
+
+def _said(said: Any, unit: str) -> list[str]:
+    from manylens.tasks.results import Answer, Caption, Classification
+
+    match said:
+        case Classification():
+            best = ", ".join(f"{label.name} {label.score:.2f}" for label in said.labels[:_MOST_LABELS])
+            return [f"was said to be {best}"]
+        case Caption() | Answer():
+            return [f"was said: {said.text}"]
+        case Mapping():
+            return _said(said.get(unit), unit)
+    return []
