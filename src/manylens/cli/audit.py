@@ -144,7 +144,7 @@ def _class_row(one: Parity) -> tuple[str, ...]:
 
 
 def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"
+    return "-" if math.isnan(value) else f"{round(value, 4) + 0.0:.4f}" if abs(value) < 100 else f"{value:.1f}"
 
 
 def _interval(one: Estimate) -> str:
