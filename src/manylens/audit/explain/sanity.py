@@ -47,7 +47,7 @@ class Randomisation:
     """The outcome of the test: a map that stays as it is does not show what the model has learnt.
 
     Attributes:
-        stages: From the head, or the last block, down to the first.
+        stages: From the head, or the last block, down to the first; at the end the whole model is random.
     """
 
     stages: tuple[Stage, ...]
@@ -126,11 +126,19 @@ def cascade(inside: Opened, method: ModuleMethod, options: Options, *, seed: int
 
 
 def reset(part: torch.nn.Module) -> None:
-    """Initialise every layer anew that knows how to, as before training; the random state is torch's own."""
+    """Initialise every layer anew that knows how to, as before training; the random state is torch's own.
+
+    Batch norms then take the statistics of what passes: the learnt ones belong to the learnt weights, and the initial
+    ones would let the signal die, which makes every map flat and the test too easy.
+    """
+    from torch.nn.modules.batchnorm import _BatchNorm
+
     for layer in part.modules():
         initialise = getattr(layer, "reset_parameters", None)
         if callable(initialise):
             initialise()
+        if isinstance(layer, _BatchNorm):
+            layer.train()
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float:
@@ -169,7 +177,7 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 
 def _parts(inside: Opened) -> Iterator[tuple[str, torch.nn.Module]]:
-    """The head where there is one, then the blocks that run, the last one first."""
+    """The head where there is one, then the blocks that run, the last one first, then all that is left."""
     trainable = inside.trainable
     if "head" in trainable.parts:
         yield "head", trainable.parts["head"]
@@ -183,3 +191,4 @@ def _parts(inside: Opened) -> Iterator[tuple[str, torch.nn.Module]]:
         hook.remove()
     for number in sorted(ran, reverse=True):
         yield f"block.{number}", trainable.blocks[number]
+    yield "the rest", trainable.module
