@@ -149,7 +149,8 @@ def test_saved_features(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_features(tmp_path / "f.npy"), REAL)
     np.save(tmp_path / "nan.npy", REAL * np.nan)
     np.save(tmp_path / "flat.npy", REAL[0])
+    np.save(tmp_path / "none.npy", REAL[:0])
     (tmp_path / "text.npy").write_text("no")
-    for name in ("nan.npy", "flat.npy", "text.npy", "gone.npy"):
+    for name in ("nan.npy", "flat.npy", "none.npy", "text.npy", "gone.npy"):
         with pytest.raises(DataError, match=name):
             load_features(tmp_path / name)

@@ -207,6 +207,8 @@ def load_features(path: str | Path) -> Features:
         raise DataError(f"{path}: cannot be read as features ({error})", remedy) from error
     if not isinstance(features, np.ndarray) or features.ndim != 2 or features.dtype.kind not in "fiu":
         raise DataError(f"{path}: holds no table of numbers", remedy)
+    if not len(features):
+        raise DataError(f"{path}: holds no features", remedy)
     if not np.isfinite(features).all():
         raise DataError(f"{path}: has NaN or inf", "make the features again")
     return features.astype(np.float32)
