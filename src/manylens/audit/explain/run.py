@@ -18,6 +18,7 @@ from manylens.media import Image
 
 if TYPE_CHECKING:
     from manylens.catalog import Row
+    from manylens.models.base import Trainable
     from manylens.session import Session
 
 MODULE_METHODS: dict[Method, ModuleMethod] = {
@@ -93,13 +94,28 @@ def methods_of(session: Session, model: str, task: str) -> tuple[Method, ...]:
         model: A catalog id, a hub id or a folder.
         task: The task.
     """
-    row = _identified(session, model)
-    if not has_module(row):
+    with _module(session, model) as trainable:
+        return _able(trainable, task)
+
+
+def _able(trainable: Trainable | None, task: str) -> tuple[Method, ...]:
+    if trainable is None:
         return BLACK_BOX
+    attends = ATTENTION if trainable.attention is not None else ()
+    scored = (task == "classify" and bool(trainable.labels)) or task == "embed"
+    return (*attends, *(GRADIENT if scored else ()), *BLACK_BOX)
+
+
+@contextmanager
+def _module(session: Session, model: str) -> Iterator[Trainable | None]:
+    """The model in its torch form, leased, or None where it has none."""
+    row = session.catalog.resolve(model)
+    row = row if row.family else session.weights.identify(row)
+    if not has_module(row):
+        yield None
+        return
     with session.module(row.id) as trainable:
-        attends = ATTENTION if trainable.attention is not None else ()
-        scored = (task == "classify" and bool(trainable.labels)) or task == "embed"
-        return (*attends, *(GRADIENT if scored else ()), *BLACK_BOX)
+        yield trainable
 
 
 def has_module(row: Row) -> bool:
@@ -131,22 +147,21 @@ def _saliency(
     progress: Callable[[float, str], None] | None,
 ) -> tuple[Method, Saliency, bool]:
     """The method that was taken, its map, and whether it looked inside the model."""
-    model, able = score.provenance.model, BLACK_BOX
-    if method != "rise":
-        able = methods_of(session, model, score.task)
-    method = method or ("grad-cam" if "grad-cam" in able else "rise")
-    if method not in able:
-        raise UnsupportedError(
-            f"{model}: cannot do {method} for {score.task}", f"its methods are {', '.join(able)}; or name another model"
-        )
+    if method == "rise":  # never looks inside: nothing is loaded a second time
+        return method, blackbox.rise(image, score, options, seed=seed, progress=progress), False
+    model = score.provenance.model
+    with _module(session, model) as trainable:
+        able = _able(trainable, score.task)
+        method = method or ("grad-cam" if "grad-cam" in able else "rise")
+        if method not in able:
+            raise UnsupportedError(
+                f"{model}: cannot do {method} for {score.task}",
+                f"its methods are {', '.join(able)}; or name another model",
+            )
+        if trainable is not None and method != "rise" and (method != "occlusion" or "grad-cam" in able):
+            inside = Opened(image, trainable, pixel_score(trainable, image, score))
+            return method, MODULE_METHODS[method](inside, options), True
+    # No score on tensors: the picture itself is covered.
     if method == "rise":
         return method, blackbox.rise(image, score, options, seed=seed, progress=progress), False
-    if method == "occlusion" and "grad-cam" not in able:  # no score on tensors: cover the picture itself
-        return method, blackbox.occlusion(image, score, options, progress=progress), False
-    with opened(session, image, score) as inside:
-        return method, MODULE_METHODS[method](inside, options), True
-
-
-def _identified(session: Session, model: str) -> Row:
-    row = session.catalog.resolve(model)
-    return row if row.family else session.weights.identify(row)
+    return method, blackbox.occlusion(image, score, options, progress=progress), False
