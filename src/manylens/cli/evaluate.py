@@ -155,7 +155,7 @@ def _print(made: Evaluation) -> None:
     plain = {name: one for name, one in made.figures.items() if "/" not in name}
     classes = {name: one for name, one in made.figures.items() if "/" in name}
     rows = [_row(name, one, count, made.tally.lower(name)) for name, one in plain.items()]
-    output.table(f"{made.task}: {made.measure}", ("figure", "value", "95 % interval", f"{kind}s"), rows)
+    output.table(f"{made.task}: {made.measure}", ("figure", "value", "95 % interval", _several(kind)), rows)
     _print_classes(classes)
     for one in made.slices:
         _print_slice(one)
@@ -181,6 +181,10 @@ def _row(name: str, one: Estimate, count: int, lower: bool) -> tuple[str, str, s
     return f"{name} (less is better)" if lower else name, _number(one.value), _interval(one), str(count)
 
 
+def _several(kind: str) -> str:
+    return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+
+
 def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"
 
@@ -202,11 +206,11 @@ def _print_slice(one: Sliced) -> None:
         return
     output.table(
         f"{one.main} by {one.column}",
-        (one.column, one.main, "95 % interval", f"{one.kind}s", "pictures", "note"),
+        (one.column, one.main, "95 % interval", _several(one.kind), "pictures", "note"),
         [row(group) for group in one.groups],
     )
     if one.unknown:
-        print(f"{one.unknown} {one.kind}s have no {one.column} and are in no group")
+        print(f"{one.unknown} {_several(one.kind)} have no {one.column} and are in no group")
     gap = one.gaps.get(one.main)
     if gap is not None:
         real = "more than chance" if gap.real else "may be chance"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from manylens.evaluation.slicing import BUILT_IN, check_fields, sliced
 from manylens.evaluation.worst import shown
 from manylens.runtime.meter import Meter
 from manylens.tasks import get
+from manylens.version import __version__
 
 if TYPE_CHECKING:
     import os
@@ -132,10 +133,8 @@ def evaluate(
         job = Job(protocol, dataset, columns, problems, given, progress, saved, spool)
         job.check()
         if run is not None:
-            run.journal = _journal(out, whole, protocol, run)
-            tally = from_model(job, run)
-            if run.journal is not None and not run.stopped:
-                run.journal.unlink(missing_ok=True)  # all is done, and the report and the predictions hold it
+            with _journal(out, job, run) as run.journal:
+                tally = from_model(job, run)
         else:
             tally = from_saved(job)
         made = [sliced(job, tally, name, resamples=resamples, seed=seed) for name in slices]
@@ -183,14 +182,26 @@ def _chosen(protocol: Protocol, task: str, measure: str | None, dataset: Dataset
     return f"measuring {protocol.name}: {protocol.says}, on {len(dataset)} records of {dataset.name}{why}"
 
 
-def _journal(out: Any, dataset: Dataset, protocol: Protocol, run: Run) -> Path | None:
-    """The file that remembers what is done; its name tells apart what cannot go on from one another."""
+@contextmanager
+def _journal(out: Any, job: Job, run: Run) -> Iterator[Path]:
+    """The file that remembers what is done; it goes when all is done, or nothing was.
+
+    Its name tells apart what cannot go on from one another: other data, another measure, other options.
+    """
     from manylens.runtime import paths
 
-    told = [protocol.name, run.model, run.seed, dataset.name, str(dataset.root)]
+    told = [job.protocol.name, run.model, run.seed, sorted(job.options.items(), key=str), __version__]
+    told.append(job.dataset.fingerprint(pixels=False))
     short = hashlib.sha256(repr(told).encode()).hexdigest()[:12]
     folder = Path(out) if out is not None else paths.home() / "evaluations"
-    return folder / f"unfinished-{protocol.name}-{short}.jsonl"
+    path = folder / f"unfinished-{job.protocol.name}-{short}.jsonl"
+    done = False
+    try:
+        yield path
+        done = not run.stopped
+    finally:
+        if path.exists() and (done or path.read_bytes().count(b"\n") < 2):  # the first line is its head
+            path.unlink()
 
 
 def _assembled(

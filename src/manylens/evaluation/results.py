@@ -14,6 +14,8 @@ from manylens.media import atomic_write
 from manylens.version import __version__
 
 if TYPE_CHECKING:
+    import os
+
     from manylens.evaluation.intervals import Estimate
     from manylens.evaluation.page import Shown
     from manylens.evaluation.slices import Sliced
@@ -200,6 +202,30 @@ class Evaluation:
             return _parsed(body, Tally.load(folder / TALLY))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder}: holds no evaluation ({error})", "evaluate again with -o") from error
+
+
+def opened(source: Tally | Evaluation | str | os.PathLike[str]) -> tuple[Tally, Evaluation | None]:
+    """The tally, and the evaluation where there is one.
+
+    Args:
+        source: A tally, an evaluation, the folder that it was saved in, or a tally's file.
+
+    Raises:
+        DataError: The folder holds no evaluation.
+    """
+    from manylens.evaluation.tally import Tally
+
+    if isinstance(source, Tally):
+        return source, None
+    if isinstance(source, Evaluation):
+        return source.tally, source
+    path = Path(source)
+    if path.is_dir():
+        evaluation = Evaluation.load(path)
+        return evaluation.tally, evaluation
+    if not path.exists():
+        raise DataError(f"{path}: does not exist", "give the folder that manylens evaluate wrote with -o")
+    return Tally.load(path), None
 
 
 def finite(value: Any) -> Any:

@@ -38,7 +38,8 @@ def shown(evaluation: Evaluation, records: Mapping[str, Record], predictions: Ma
         if record is None:
             continue
         said = predictions.get(record.id)
-        one = [each for each in record.annotations if each.id == example.unit]
+        whole = example.unit == example.cluster  # a picture may have the number of an annotation
+        one = [] if whole else [each for each in record.annotations if each.id == example.unit]
         pictures = _pictures(record, one or record.annotations, said)
         lines = [*_truth(record, one), *_said(said, example.unit)]
         found.append(Shown(example.unit, example.score, evaluation.main_figure, pictures, lines))
@@ -52,9 +53,10 @@ def _pictures(record: Record, annotations: Sequence[Annotation], said: Any) -> l
     try:
         image = record.image()
         judged = [one for one in annotations if not one.ignore and (one.box is not None or one.mask is not None)]
+        boxes = isinstance(said, Regions) and said.masks is None and all(one.box is not None for one in judged)
         pictures = []
         if judged:
-            pictures.append(jpeg(_drawn(image, _known(image, judged)), f"{record.id}: what is there"))
+            pictures.append(jpeg(_drawn(image, _known(image, judged, boxes)), f"{record.id}: what is there"))
         if isinstance(said, Regions) and len(said):
             pictures.append(jpeg(_drawn(image, _found(image, said)), f"{record.id}: what was found"))
         elif said is not None and not isinstance(said, Mapping) and (made := draw(image, said)) is not None:
@@ -71,8 +73,8 @@ def _drawn(image: Image, found: Detections) -> np.ndarray:
     return image.array if made is None else made
 
 
-def _known(image: Image, annotations: Sequence[Annotation]) -> Detections:
-    masked = [one for one in annotations if one.mask is not None]
+def _known(image: Image, annotations: Sequence[Annotation], boxes_only: bool) -> Detections:
+    masked = [] if boxes_only else [one for one in annotations if one.mask is not None]
     if masked:
         return _detections(image, [one.mask for one in masked], None, [1.0] * len(masked), [a.category for a in masked])
     boxes = [one.box for one in annotations]
