@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from manylens.cli import main
 from manylens.catalog import Catalog, WeightsStore
+from manylens.cli import main
 from manylens.runtime import paths
 from manylens.runtime.rates import Rates
 
@@ -62,7 +62,8 @@ def test_a_cap_without_rates_says_how_to_give_them(capsys, tmp_path) -> None:
 def test_what_a_task_will_cost(capsys, tmp_path) -> None:
     WeightsStore(REAL).ensure(Catalog.load()["manylens/ssd-coco"])
     (tmp_path / "weights").symlink_to(REAL / "weights", target_is_directory=True)
-    code, out, _ = run(capsys, "--task", "detect", "--images", "100", "--hour-rate", "1", "--json")
+    code, out, err = run(capsys, "--task", "detect", "--images", "100", "--hour-rate", "1", "--json")
+    assert err == ""
     body = json.loads(out)
     assert code == 0
     assert body["model"] == "manylens/ssd-coco"

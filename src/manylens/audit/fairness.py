@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from manylens.data.problems import DataError
 from manylens.errors import UnsupportedError
 from manylens.evaluation.classification import ClassificationTally
 from manylens.evaluation.intervals import RESAMPLES, Estimate
-from manylens.evaluation.results import Evaluation
+from manylens.evaluation.results import Evaluation, opened
 from manylens.evaluation.slices import LEAST_CLUSTERS, Group, Sliced, groups_of, slice_by
 from manylens.evaluation.tally import Tally
 
@@ -125,28 +124,6 @@ def fairness(
     one = parity(tally, members, positive)
     more = rates(tally, column, members, positive, resamples=resamples, seed=seed, least=least)
     return Fairness(tally.measure, sliced, [Parity(one.positive, one.pictures, one.measures, one.by_group, more)])
-
-
-def opened(source: Tally | Evaluation | str | os.PathLike[str]) -> tuple[Tally, Evaluation | None]:
-    """The tally, and the evaluation where there is one.
-
-    Args:
-        source: A tally, an evaluation, the folder that it was saved in, or a tally's file.
-
-    Raises:
-        DataError: The folder holds no evaluation.
-    """
-    if isinstance(source, Tally):
-        return source, None
-    if isinstance(source, Evaluation):
-        return source.tally, source
-    path = Path(source)
-    if path.is_dir():
-        evaluation = Evaluation.load(path)
-        return evaluation.tally, evaluation
-    if not path.exists():
-        raise DataError(f"{path}: does not exist", "give the folder that manylens evaluate wrote with -o")
-    return Tally.load(path), None
 
 
 def _saved(tally: Tally, evaluation: Evaluation | None, column: str) -> Sliced:

@@ -12,6 +12,7 @@ import typer
 
 from manylens.cli import audit, dataset, house
 from manylens.cli.ask import ask
+from manylens.cli.compare import compare
 from manylens.cli.cost import cost
 from manylens.cli.evaluate import evaluate
 from manylens.cli.explain import explain
@@ -22,6 +23,13 @@ from manylens.errors import UserError
 from manylens.tasks import TASKS
 
 _INTERRUPTED = 130
+_WORKFLOWS: dict[str, tuple[Callable[..., None], str]] = {
+    "ask": (ask, TASKS["ask"].summary),
+    "evaluate": (evaluate, "Measure a model, or saved predictions, on labelled data."),
+    "compare": (compare, "Two evaluations, and whether their difference is real."),
+    "explain": (explain, "Which pixels a model's score rests on."),
+    "cost": (cost, "What a job will take, before it runs; what it took, afterwards."),
+}
 _HELP = "Many lenses, one view: one platform in which the visual foundation models work together."
 
 
@@ -41,17 +49,15 @@ def app(only: str | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     made.callback()(_root)
-    made.command("ask", short_help=TASKS["ask"].summary, rich_help_panel="Workflows")(ask)
-    made.command("evaluate", rich_help_panel="Workflows")(evaluate)
-    made.command("explain", rich_help_panel="Workflows")(explain)
-    made.command("cost", rich_help_panel="Workflows")(cost)
-    made.add_typer(dataset.group, name="dataset", rich_help_panel="Workflows")
-    made.add_typer(audit.group(), name="audit", rich_help_panel="Workflows")
+    for name, (function, summary) in _WORKFLOWS.items():
+        made.command(name, short_help=summary)(function)
+    made.add_typer(dataset.group, name="dataset", short_help="Look at labelled pictures, check, split, convert them.")
+    made.add_typer(audit.group(), name="audit", short_help="Fairness, robustness and privacy of a model.")
     for task in TASKS.values():
         if not task.workflow:
             made.command(task.name, short_help=task.summary)(command(task) if only in (task.name, None) else _named)
-    for name, function in house.COMMANDS.items():
-        made.command(name)(cast(Callable[..., None], function))
+    for name, chore in house.COMMANDS.items():
+        made.command(name)(cast(Callable[..., None], chore))
     return made
 
 
@@ -93,7 +99,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def made_commands() -> set[str]:
     """The names of all commands."""
-    return {*TASKS, *house.COMMANDS, "evaluate", "dataset", "audit"}
+    return {*TASKS, *_WORKFLOWS, *house.COMMANDS, "dataset", "audit"}
 
 
 def _debugging() -> bool:

@@ -42,9 +42,10 @@ def fairness(
 ) -> None:
     """Say how a model serves each group, how far groups lie apart, and which are too small to judge."""
     from manylens.audit import fairness as audit
+    from manylens.evaluation.results import opened
     from manylens.media import atomic_write
 
-    tally, evaluation = audit.opened(report)
+    tally, evaluation = opened(report)
     asked: dict[str, Any] = {"resamples": resamples, "seed": seed, "least": least}
     found = [audit.fairness(evaluation or tally, column, positive=positive, **asked) for column in columns]
     inside = [column for column in columns if column in tally.units.columns]

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from manylens.data.problems import DataError
 from manylens.evaluation.intervals import LEVEL, RESAMPLES, Draws, Estimate, about, capped, interval
+from manylens.evaluation.results import Evaluation, opened
 from manylens.evaluation.tally import FloatArray, Tally
+
+_HARMLESS = frozenset({"resamples", "seed", "slices", "strict", "max_cost"})
+
+if TYPE_CHECKING:
+    import os
+
+    Source = Tally | Evaluation | str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class Comparison:
         only_a: Units that only the first has, left out.
         only_b: Units that only the second has, left out.
         level: Of the intervals.
+        notes: What else than the model differs.
     """
 
     main: str
@@ -64,6 +73,7 @@ class Comparison:
     only_a: int
     only_b: int
     level: float = LEVEL
+    notes: Sequence[str] = ()
 
     @property
     def verdict(self) -> str:
@@ -88,15 +98,16 @@ class Comparison:
             "only_a": self.only_a,
             "only_b": self.only_b,
             "level": self.level,
+            "notes": list(self.notes),
         }
 
 
-def compare(a: Tally, b: Tally, *, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL) -> Comparison:
+def compare(a: Source, b: Source, *, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL) -> Comparison:
     """Compare two models on the units that both were judged on; each resample draws the same pictures for both.
 
     Args:
-        a: Tally of the first model.
-        b: Tally of the second, of the same measure on the same data.
+        a: The first model: an evaluation, the folder that it was saved in, or a tally.
+        b: The second, of the same measure on the same data.
         resamples: Number of bootstrap resamples.
         seed: Of the drawing.
         level: Of the intervals.
@@ -104,6 +115,30 @@ def compare(a: Tally, b: Tally, *, resamples: int = RESAMPLES, seed: int = 0, le
     Raises:
         DataError: They are of different measures, or share no unit.
     """
+    (tally_a, evaluation_a), (tally_b, evaluation_b) = opened(a), opened(b)
+    found = _compared(tally_a, tally_b, resamples, seed, level)
+    if evaluation_a is None or evaluation_b is None:
+        return found
+    return replace(found, notes=_unlike(evaluation_a, evaluation_b))
+
+
+def _unlike(a: Evaluation, b: Evaluation) -> tuple[str, ...]:
+    """What else than the model differs: it may be the cause of a difference."""
+    notes = []
+    if a.data.fingerprint != b.data.fingerprint:
+        notes.append("the data are not the same: labels or pictures changed in between")
+    for name in sorted({*a.options, *b.options} - _HARMLESS):
+        one, other = a.options.get(name), b.options.get(name)
+        if one != other:
+            notes.append(f"{name} is not the same: {_said(one)} in a, {_said(other)} in b")
+    return tuple(notes)
+
+
+def _said(value: Any) -> str:
+    return "not set" if value is None else str(value)
+
+
+def _compared(a: Tally, b: Tally, resamples: int, seed: int, level: float) -> Comparison:
     if a.measure != b.measure or a.units.kind != b.units.kind or a.main_figure != b.main_figure:
         raise DataError(
             f"{a.measure} of {a.main_figure} and {b.measure} of {b.main_figure} cannot be compared",
@@ -130,7 +165,7 @@ def compare(a: Tally, b: Tally, *, resamples: int = RESAMPLES, seed: int = 0, le
     found = {}
     for name in names:
         left, right = float(points_a[name][0]), float(points_b[name][0])
-        real = chance[name] < 1 - level
+        real = bool(chance[name] < 1 - level)
         ahead = "b" if (right > left) != a.lower(name) else "a"
         estimate = Estimate(right - left, *interval(rows[name], level))
         found[name] = Difference(name, left, right, estimate, chance[name], real, ahead if real else "")
