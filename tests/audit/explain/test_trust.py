@@ -35,6 +35,15 @@ def test_gradients_change_with_the_weights_and_an_edge_detector_is_caught():
     assert caught.to_json()["stages"][-1]["ssim"] == pytest.approx(1)
 
 
+def test_at_the_end_every_weight_is_random():
+    inside = opened()
+    learnt = {name: value.clone() for name, value in inside.trainable.module.named_parameters() if value.ndim > 1}
+    cascade(inside, edges, Options())
+    for name, value in inside.trainable.module.named_parameters():
+        if name in learnt:
+            assert (value != learnt[name]).float().mean() > 0.99, name
+
+
 def test_the_test_repeats_with_its_seed():
     first, again = (cascade(opened(), gradients.grad_cam, Options(), seed=4) for _ in range(2))
     assert first == again
