@@ -72,6 +72,8 @@ def test_a_perfect_detector_scores_1(ready, boxed):
 def test_options_reach_the_request(ready, boxed):
     evaluate(boxed, task="detect", session=ready(DETECT, lambda r: detections([], [])), threshold=0.3, closed=True)
     assert {(asked.threshold, asked.names) for asked in Scripted.asked} == {(0.3, None)}
+    evaluate(boxed, task="detect", session=ready(DETECT, perfect), threshold=0)
+    assert {asked.threshold for asked in Scripted.asked} == {0}
 
 
 def test_a_record_that_fails_is_counted_and_the_run_goes_on(ready, boxed):

@@ -117,7 +117,7 @@ def evaluate(
         )
     if json:
         body = {**made.to_json(), "files": [str(file) for file in made.files]}
-        print(jsonlib.dumps(body, indent=1, default=str))
+        print(jsonlib.dumps(body, indent=1))
     else:
         _print(made)
 

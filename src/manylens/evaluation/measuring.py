@@ -229,6 +229,6 @@ def _setup(job: Job, protocol: Asked, run: Run) -> Setup:
         names = names if words else None
     return Setup(
         names=None if closed else names or None,
-        threshold=float(job.options.get("threshold") or LOW_THRESHOLD),
+        threshold=float(job.options.get("threshold", LOW_THRESHOLD)),
         words=words,
     )

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+import numpy as np
+
 from manylens.data.problems import DataError, Problems
 from manylens.media import atomic_write
 from manylens.version import __version__
@@ -176,7 +178,7 @@ class Evaluation:
         from manylens.evaluation.page import page
 
         folder = Path(folder)
-        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False, default=str)
+        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
         files = [
             atomic_write(folder / REPORT, text.encode()),
             self.tally.save(folder / TALLY),
@@ -229,14 +231,16 @@ def opened(source: Tally | Evaluation | str | os.PathLike[str]) -> tuple[Tally, 
 
 
 def finite(value: Any) -> Any:
-    """The same with None for every float that is not finite: JSON knows no NaN."""
+    """The same as plain JSON: None for a float that is not finite (JSON knows no NaN), text for what is no value."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [finite(one) for one in value]
-    return value
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def _parsed(body: Mapping[str, Any], tally: Tally) -> Evaluation:
