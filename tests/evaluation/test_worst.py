@@ -19,8 +19,9 @@ DOOR = Annotation("1", "door", (3, 4, 15, 20), RLE)
 ASKED = Annotation("q", columns={"question": "is it?"})
 
 
-def of(record, prediction, unit):
-    evaluation = SimpleNamespace(main_figure="F", worst=[Example(unit, record.id, 0.25, str(record.path))])
+def of(record, prediction, unit, kind="image"):
+    tally = SimpleNamespace(units=SimpleNamespace(kind=kind))
+    evaluation = SimpleNamespace(main_figure="F", worst=[Example(unit, record.id, 0.25, str(record.path))], tally=tally)
     (made,) = shown(evaluation, {record.id: record}, {record.id: prediction} if prediction is not None else {})
     assert (made.unit, made.score, made.figure) == (unit, 0.25, "F")
     return [one.alt for one in made.pictures], list(made.lines)
@@ -43,12 +44,14 @@ MASKS = Regions(["cat"], np.array([0.1], np.float32), masks=[RLE])
 )
 def test_the_truth_beside_what_was_said(tmp_path, unit, label, annotations, prediction, pictures, lines):
     record = Record("1", picture(tmp_path, "1"), *SIZE, label=label, annotations=annotations)
-    assert of(record, prediction, unit) == (pictures, lines)
+    assert of(record, prediction, unit, "question" if unit == "q" else "image") == (pictures, lines)
 
 
 def test_an_object_is_shown_alone_and_named(tmp_path):
-    record = Record("p", picture(tmp_path, "p"), *SIZE, annotations=(DOOR,))
-    assert of(record, None, "1") == (["p: what is there"], ["is door"])
+    for name in ("p", "1"):  # a picture may have the number of an annotation
+        record = Record(name, picture(tmp_path, name), *SIZE, annotations=(DOOR,))
+        assert of(record, None, "1", "object") == ([f"{name}: what is there"], ["is door"])
+        assert of(record, {"1": REGIONS}, "1", "object")[0][1] == f"{name}: what was found"
 
 
 def test_a_picture_that_is_gone_costs_only_itself(tmp_path):

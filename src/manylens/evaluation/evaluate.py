@@ -22,7 +22,7 @@ from manylens.evaluation.protocols import Asked, Facts, Protocol, choose
 from manylens.evaluation.results import PREDICTIONS, SAVED, DataUsed, Evaluation, Example, ModelUsed
 from manylens.evaluation.running import Run
 from manylens.evaluation.slicing import BUILT_IN, check_fields, sliced
-from manylens.evaluation.worst import shown
+from manylens.evaluation.worst import prompted_again, shown
 from manylens.runtime.meter import Meter
 from manylens.tasks import get
 from manylens.version import __version__
@@ -156,9 +156,11 @@ def evaluate(
         )
         if out is None:
             return evaluation
-        kept = saved
+        kept: Any = saved
         if kept is None and spool is not None and spool.exists() and isinstance(protocol, Asked):
             kept = prediction_files.read(spool, prediction_files.Known.of(dataset), Problems())
+        if run is not None and protocol.name in ("clicks", "boxes") and not run.stopped:
+            kept = prompted_again(evaluation, records, run.session, model=model, seed=seed)
         return evaluation.save(Path(out), shown(evaluation, records, kept or {}))
 
 

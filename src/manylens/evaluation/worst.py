@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from manylens.errors import ManylensError
+from manylens.evaluation.clicker import Clicker
 from manylens.evaluation.measure import Regions
 from manylens.evaluation.page import Shown
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from manylens.evaluation.results import Evaluation
     from manylens.media import Image
     from manylens.render.page import Picture
+    from manylens.session import Session
 
 _LEAST_SCORE = 0.3
 _MOST_REGIONS = 20
@@ -38,11 +40,49 @@ def shown(evaluation: Evaluation, records: Mapping[str, Record], predictions: Ma
         if record is None:
             continue
         said = predictions.get(record.id)
-        whole = example.unit == example.cluster  # a picture may have the number of an annotation
+        whole = evaluation.tally.units.kind == "image"  # a picture may have the number of an annotation
         one = [] if whole else [each for each in record.annotations if each.id == example.unit]
-        pictures = _pictures(record, one or record.annotations, said)
+        drawn = said.get(example.unit) if isinstance(said, Mapping) else said
+        pictures = _pictures(record, one or record.annotations, drawn)
         lines = [*_truth(record, one), *_said(said, example.unit)]
         found.append(Shown(example.unit, example.score, evaluation.main_figure, pictures, lines))
+    return found
+
+
+def prompted_again(
+    evaluation: Evaluation, records: Mapping[str, Record], session: Session, *, model: str | None, seed: int
+) -> dict[str, dict[str, Any]]:
+    """What a model says of the worst objects to one click or their box, for the page: masks were not kept.
+
+    Args:
+        evaluation: What was measured, by ``clicks`` or ``boxes``.
+        records: By cluster, those of the worst units.
+        session: Runs the model.
+        model: As it was measured.
+        seed: Likewise.
+
+    Returns:
+        Detections by record id and annotation id: the best mask, with the prompt drawn beside it.
+    """
+    from manylens.media import bounds, from_rle
+    from manylens.tasks import SegmentRequest
+
+    found: dict[str, dict[str, Any]] = {}
+    for example in evaluation.worst:
+        record = records.get(example.cluster)
+        one = next((each for each in record.annotations if each.id == example.unit), None) if record else None
+        if record is None or one is None or one.mask is None:
+            continue
+        try:
+            truth = from_rle(one.mask)
+            click = Clicker(truth).click()
+            prompt: dict[str, Any] = {"box": one.box or bounds(truth)}
+            if evaluation.measure == "clicks":
+                prompt = {"points": [(click.x, click.y)] if click else []}
+            made = session.run(SegmentRequest.of(image=record.image(), **prompt), model=model, seed=seed)
+            found.setdefault(record.id, {})[one.id] = made
+        except ManylensError:
+            continue  # the page then shows what is there alone
     return found
 
 
@@ -59,7 +99,7 @@ def _pictures(record: Record, annotations: Sequence[Annotation], said: Any) -> l
             pictures.append(jpeg(_drawn(image, _known(image, judged, boxes)), f"{record.id}: what is there"))
         if isinstance(said, Regions) and len(said):
             pictures.append(jpeg(_drawn(image, _found(image, said)), f"{record.id}: what was found"))
-        elif said is not None and not isinstance(said, Mapping) and (made := draw(image, said)) is not None:
+        elif said is not None and (made := draw(image, said)) is not None:
             pictures.append(jpeg(made, f"{record.id}: what was said"))
         return pictures or [jpeg(image, record.id)]
     except ManylensError:
