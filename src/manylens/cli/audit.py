@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from manylens.cli import output
+from manylens.cli.memorisation import membership, memorisation
 from manylens.cli.robustness import robustness
 
 if TYPE_CHECKING:
@@ -67,14 +68,19 @@ def fairness(
         print(f"wrote {out}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"fairness": fairness, "robustness": robustness}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "fairness": fairness,
+    "robustness": robustness,
+    "memorisation": memorisation,
+    "membership": membership,
+}
 """The audits by name."""
 
 
 def group() -> typer.Typer:
     """``manylens audit`` with all audits."""
     made = typer.Typer(
-        help="Audit a model: fairness, robustness.",
+        help="Audit a model: fairness, robustness, memorisation, membership.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )

@@ -27,6 +27,7 @@ from manylens.media import atomic_write
 FloatArray = npt.NDArray[np.float64]
 
 _KINDS: dict[str, type[Tally]] = {}
+_ROOMS = ("evaluation", "audit")
 _HOMES = {"detection": "detection_tally"}
 """Modules of kinds that are not named like their module; a kind is registered as its module is imported."""
 
@@ -218,8 +219,10 @@ class RatioTally(Tally):
 def _kind(name: str) -> type[Tally]:
     """The class of a kind. A file can name modules of this package only."""
     if name not in _KINDS and name.isidentifier():
-        with suppress(ModuleNotFoundError):
-            import_module(f"manylens.evaluation.{_HOMES.get(name, name)}")
+        for room in _ROOMS:
+            with suppress(ModuleNotFoundError):
+                import_module(f"manylens.{room}.{_HOMES.get(name, name)}")
+                break
     return _KINDS[name]
 
 
