@@ -5,19 +5,17 @@ from __future__ import annotations
 import json as jsonlib
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from manylens.cli import output
-from manylens.cli.parameters import session_for
+from manylens.cli.parameters import cost_cap, session_for
 from manylens.errors import PromptError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from manylens.evaluation.intervals import Estimate
     from manylens.evaluation.results import Evaluation
@@ -92,7 +90,9 @@ def evaluate(
 
     options: dict[str, Any] = {"clicks": clicks, "threshold": threshold, "closed": closed or None}
     options |= dict(_option(word) for word in set or ())
-    with _progress(json) as progress:
+    session = None if predictions else session_for({"memory_budget": memory_budget})
+    cap = cost_cap(session, max_cost) if session is not None else None
+    with output.bar("evaluate", quiet=json) as progress:
         made = measured(
             data,
             task=task,
@@ -104,13 +104,13 @@ def evaluate(
             split=split,
             images=images,
             format=format,
-            session=None if predictions else session_for({"memory_budget": memory_budget}),
+            session=session,
             out=out,
             resamples=resamples,
             seed=seed,
             strict=strict,
             limit=limit,
-            max_cost=max_cost,
+            max_cost=cap,
             progress=progress,
             say=lambda line: print(line, file=sys.stderr, flush=True),
             **options,
@@ -131,22 +131,6 @@ def _option(word: str) -> tuple[str, Any]:
         return name, jsonlib.loads(value)
     except ValueError:
         return name, value
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[float, str], None] | None]:
-    """A progress bar on standard error where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as shown:
-        task = shown.add_task("evaluate", total=1.0)
-        yield lambda done, line: shown.update(task, completed=done, description=line[:40])
 
 
 def _print(made: Evaluation) -> None:

@@ -160,7 +160,7 @@ def evaluate(
         if kept is None and spool is not None and spool.exists() and isinstance(protocol, Asked):
             kept = prediction_files.read(spool, prediction_files.Known.of(dataset), Problems())
         if run is not None and protocol.name in ("clicks", "boxes") and not run.stopped:
-            kept = prompted_again(evaluation, records, run.session, model=model, seed=seed)
+            kept = prompted_again(evaluation, records, run.session, model=model, seed=seed, meter=run.meter)
         return evaluation.save(Path(out), shown(evaluation, records, kept or {}))
 
 

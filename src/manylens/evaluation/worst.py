@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from manylens.evaluation.results import Evaluation
     from manylens.media import Image
     from manylens.render.page import Picture
+    from manylens.runtime.meter import Meter
     from manylens.session import Session
 
 _LEAST_SCORE = 0.3
@@ -50,7 +51,13 @@ def shown(evaluation: Evaluation, records: Mapping[str, Record], predictions: Ma
 
 
 def prompted_again(
-    evaluation: Evaluation, records: Mapping[str, Record], session: Session, *, model: str | None, seed: int
+    evaluation: Evaluation,
+    records: Mapping[str, Record],
+    session: Session,
+    *,
+    model: str | None,
+    seed: int,
+    meter: Meter,
 ) -> dict[str, dict[str, Any]]:
     """What a model says of the worst objects to one click or their box, for the page: masks were not kept.
 
@@ -60,6 +67,7 @@ def prompted_again(
         session: Runs the model.
         model: As it was measured.
         seed: Likewise.
+        meter: Of the job; what no longer fits under its cap is not asked.
 
     Returns:
         Detections by record id and annotation id: the best mask, with the prompt drawn beside it.
@@ -79,7 +87,9 @@ def prompted_again(
             prompt: dict[str, Any] = {"box": one.box or bounds(truth)}
             if evaluation.measure == "clicks":
                 prompt = {"points": [(click.x, click.y)] if click else []}
-            made = session.run(SegmentRequest.of(image=record.image(), **prompt), model=model, seed=seed)
+            made = session.run(
+                SegmentRequest.of(image=record.image(), **prompt), model=model, seed=seed, cost_cap=meter
+            )
             found.setdefault(record.id, {})[one.id] = made
         except ManylensError:
             continue  # the page then shows what is there alone
