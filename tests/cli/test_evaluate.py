@@ -145,7 +145,7 @@ def test_saved_predictions_run_no_model(run):
         (f"{DETECT} --resamples -1", 2, "resamples"),
         (f"{DETECT} --set five", 2, "--set five: not NAME=VALUE"),
         (f"{DETECT} --clicks 2", 2, "option 'clicks': detection does not take it"),
-        (f"{DETECT} --max-cost 0", 2, "cost cap 0"),
+        (f"{DETECT} --max-cost 1", 2, "--max-cost 1: nothing says what time costs here"),
         ("--task see --data coco.json", 2, "'see' is not a task"),
         ("--task classify --data coco.json --images pictures", 2, "classification needs labels"),
         ("--data coco.json", 2, "--task"),

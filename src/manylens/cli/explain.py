@@ -98,7 +98,7 @@ def explain(
     )
     options = room.Options(masks=masks, steps=steps, window=window, baseline=baseline, layer=layer, discard=discard)
     session, picture = session_for({"memory_budget": memory_budget}), Image.of(image)
-    with _progress(quiet=json) as progress:
+    with output.bar("explain", quiet=quiet=json) as progress:
         found = room.explain(
             picture,
             task,
@@ -134,18 +134,3 @@ def _say(found: Explanation, body: dict[str, Any], files: list[Path]) -> None:
     print(f"({made.model}, {made.engine} {made.precision}, {made.seconds:.2f} s)")
     for file in files:
         print(f"wrote {file}")
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[float, str], None] | None]:
-    """A progress bar on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield None
-        return
-    with Progress(console=console, transient=True) as bar:
-        line = bar.add_task("explain", total=1.0)
-        yield lambda done, text: bar.update(line, completed=done, description=text)
