@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from manylens.cli import output
 from manylens.cli.parameters import session_for
 from manylens.tasks.flags import box as read_box
 from manylens.tasks.flags import point as read_point
@@ -98,7 +97,7 @@ def explain(
     )
     options = room.Options(masks=masks, steps=steps, window=window, baseline=baseline, layer=layer, discard=discard)
     session, picture = session_for({"memory_budget": memory_budget}), Image.of(image)
-    with output.bar("explain", quiet=quiet=json) as progress:
+    with output.bar("explain", quiet=json) as progress:
         found = room.explain(
             picture,
             task,
