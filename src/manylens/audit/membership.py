@@ -39,6 +39,17 @@ _EXPOSED = 12
 _LOWEST = 1e-4  # where the curve of few false alarms begins
 _POINTS = 60
 
+ABOUT = {
+    "AUC": "chance that a member looks more like one than another picture does; by chance 0.5",
+    "TPR at 1 % FPR": "share of members told where at most 1 % of the others are taken for one; by chance 0.01",
+    "TPR at 0.1 % FPR": "the same at 0.1 %: an attack that is sure of the few that it names",
+    "advantage": "true less false positive rate of the best threshold",
+    "balanced accuracy": "of the best threshold",
+    "accuracy at mean": "balanced accuracy of the threshold at the mean of the members, which is not fitted to others",
+    "gap": "mean of the members less mean of the others",
+}
+"""What each figure says."""
+
 CAVEATS = (
     "an AUC near 0.5 does not prove privacy: this is the simplest attack, and those that train models of their own "
     "(LiRA, Carlini et al. 2022) find more",
@@ -73,11 +84,9 @@ class MembershipTally(Tally):
     figure: str = "score"
 
     def figures(self, weights: FloatArray) -> dict[str, FloatArray]:
-        """AUC, TPR at 1 % and 0.1 % FPR, advantage, balanced accuracy (of the best threshold), accuracy at mean, gap.
+        """What :data:`ABOUT` says; the threshold at the mean is that of Yeom et al.
 
-        ``accuracy at mean`` is the balanced accuracy of Yeom's threshold, the mean of the members, which is not fitted
-        to the others. ``gap`` is the mean signal of the members less that of the others: by how much the loss of the
-        others is higher, or their score lower.
+        The gap is of the signal: by how much the loss of the others is higher, or their score lower.
         """
         ranking = Ranking.of(self.signal, self.member, weights)
         mean, others = (ratio(weights @ (self.signal * chosen), weights @ chosen) for chosen in self._groups())

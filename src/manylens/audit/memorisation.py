@@ -39,6 +39,18 @@ _UNLIKELY = -3.0  # the z below which Meehan et al. speak of copying
 _AT_ONCE = 4_000_000
 _POINTS = 50
 
+ABOUT = {
+    "copies": "share of made pictures whose pixels are those of a training picture",
+    "stand out": "share less than half as far from the nearest training picture as from the next ones on average",
+    "too close": "share closer to a training picture than all but a few of the held-out ones are",
+    "likenesses": "share that is too close, but no copy by pixels",
+    NEAREST: "share whose nearest of all real pictures is a training one",
+    CLOSER: "chance that a made picture is nearer to the training data than a held-out one is; by chance 0.5",
+    Z: "the same as a normal deviate; below -3 is copying, as Meehan et al. read it",
+    "distance": "mean distance (1 - cosine) to the nearest training picture",
+}
+"""What each figure says."""
+
 CAVEATS = (
     "what was looked at are these made pictures: a model may give back others when it is asked for them",
     "a copy is told by all of its pixels: a part of a training picture, pasted into another, is a likeness at most",
@@ -75,20 +87,7 @@ class MemorisationTally(Tally):
     trained: int = 0
 
     def figures(self, weights: FloatArray) -> dict[str, FloatArray]:
-        """Shares of made pictures, but for the last two.
-
-        - ``copies``: by pixels;
-        - ``stand out``: less than half as far from the nearest training picture as from the next ones on average;
-        - ``too close``: closer to a training picture than all but a few of the held-out ones are;
-        - ``likenesses``: too close, but no copy;
-        - ``nearest is training``: the nearest of all real pictures is a training one; by chance :attr:`chance`;
-        - ``closer than held-out``: chance that a made picture is nearer to the training data than a held-out one is;
-          by chance one half;
-        - ``Mann-Whitney z``: the same as a normal deviate; below -3 is copying, as Meehan et al. read it;
-        - ``distance``: mean distance to the nearest training picture.
-
-        Those that need a control are left away where there is none.
-        """
+        """What :data:`ABOUT` says; those that need a control are left away where there is none."""
         total, known = weights.sum(axis=1), ~np.isnan(self.ratio)
         found = {
             "copies": ratio(weights @ self.copied.astype(float), total),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from manylens.audit import membership, memorisation
 from manylens.errors import ManylensError
 from manylens.evaluation.page import digits
 from manylens.media import Image
@@ -33,6 +34,7 @@ def memorisation_page(found: Memorisation) -> str:
             f"{report['held_out']['pictures']} held-out pictures",
             f"features of {found.model}",
         ],
+        about=memorisation.ABOUT,
         bad=found.level != "none",
         pairs=[_shown(pair) for pair in found.pairs[:_PAIRS]],
         more=max(0, len(found.pairs) - _PAIRS),
@@ -54,6 +56,7 @@ def membership_page(found: Membership) -> str:
             f"{report['others']['units']} others ({found.others})",
             f"told by {found.tally.said}",
         ],
+        about=membership.ABOUT,
         bad=found.level in ("weak", "strong"),
         pairs=[],
         more=0,
@@ -86,8 +89,13 @@ def _shown(pair: Pair) -> dict[str, Any]:
     }
     said = {"copy": "copy, mirrored" if pair.mirrored else "copy", "likeness": "likeness"}.get(pair.kind, "")
     pictures = [_picture(path, f"{name} picture") for name, path in names]
-    return {"kind": said, "copy": pair.kind == "copy", "pictures": pictures, "made": pair.made, "train": pair.train} | {
-        "facts": facts
+    return {
+        "kind": said,
+        "sure": pair.kind == "copy",
+        "pictures": pictures,
+        "made": pair.made,
+        "train": pair.train,
+        "facts": facts,
     }
 
 
