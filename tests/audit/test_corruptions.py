@@ -59,10 +59,8 @@ def test_each_severity_is_worse_than_the_one_before(name: str) -> None:
     assert found[-1] < 0.9
 
 
-@pytest.mark.parametrize("name", sorted(UNEVEN))
+@pytest.mark.parametrize("name", sorted(UNEVEN - {"elastic_transform"}))  # that one is five different warps
 def test_the_worst_severity_is_worse_than_the_mildest(name: str) -> None:
-    if name == "elastic_transform":
-        pytest.skip("its severities are five different warps")
     mild, worst = (likeness(CAT, table()[name].apply(CAT, severity, 0)) for severity in (1, 5))
     assert worst < mild < 0.99
 
