@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,39 @@ def test_per_class_figures_are_corrected_for_their_number() -> None:
     found = compare(a, b, resamples=500)
     assert sum(one.real for one in found.differences.values()) == 0
     assert sum(not one.difference.low <= 0 <= one.difference.high for one in found.differences.values()) > 0
+
+
+def test_one_class_of_many_can_be_told_to_be_better() -> None:
+    ids, rng = [f"u{i}" for i in range(100)], np.random.default_rng(2)
+    a, b = rng.normal(0.7, 0.1, (2, 100, 80))
+    b[:, 7] += 0.2
+    sides = (
+        RatioTally.of_values(Units("image", ids, ids), {f"iou/c{i}": side[:, i] for i in range(80)}) for side in (a, b)
+    )
+    found = compare(*sides).differences
+    assert [name for name, one in found.items() if one.real] == ["iou/c7"]
+
+
+def test_a_class_of_one_picture_is_not_told_to_be_better() -> None:
+    found = compare(tally([0.0] + [math.nan] * 49), tally([1.0] + [math.nan] * 49)).differences["iou"]
+    assert math.isnan(found.p)
+    assert not found.real
+
+
+def test_units_of_one_id_in_different_pictures_are_not_the_same() -> None:
+    a = tally([0.1, 0.2, 0.3], ["x", "y", "z"])
+    b = tally([0.9, 0.2, 0.3], ["elsewhere", "y", "z"])
+    found = compare(a, b)
+    assert (found.units, found.only_a, found.only_b) == (2, 1, 1)
+    assert found.differences["iou"].difference.value == pytest.approx(0)
+
+
+def test_p_is_even_where_nothing_differs_even_of_ten_pictures() -> None:
+    p = []
+    for seed in range(200):
+        a, b = np.random.default_rng(seed).normal(0.7, 0.1, (2, 10))
+        p.append(compare(tally(list(a)), tally(list(b)), resamples=500, seed=seed).differences["iou"].p)
+    assert np.mean(np.array(p) < 0.05) <= 0.09  # 0.05 is right; uncorrected it is 0.12
 
 
 @pytest.mark.parametrize(

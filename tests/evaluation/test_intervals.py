@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manylens.data.problems import DataError
-from manylens.evaluation.intervals import Draws, Estimate, estimates, interval
+from manylens.evaluation.intervals import Draws, Estimate, estimates, interval, narrowed, widened
 from manylens.evaluation.tally import RatioTally, Tally, Units
 
 
@@ -83,9 +83,33 @@ def test_a_tally_may_cap_its_resamples() -> None:
     assert Costly.calls == 1 + 7
 
 
-def test_half_undefined_resamples_give_no_interval() -> None:
-    assert all(map(math.isnan, interval(np.array([1.0, math.nan, math.nan, math.nan]))))
-    assert interval(np.array([1.0, 1.0, 1.0, math.nan])) == (1, 1)
+def test_undefined_resamples_give_no_interval() -> None:
+    assert all(map(math.isnan, interval(np.array([1.0, 1.0, 1.0, math.nan]))))
+    assert interval(np.array([1.0] * 99 + [math.nan])) == (1, 1)
+
+
+@pytest.mark.parametrize(("pictures", "said"), [(1, False), (3, False), (5, True)])
+def test_a_class_of_three_pictures_has_no_interval(pictures: int, said: bool) -> None:
+    values = [0.7 + 0.01 * i if i < pictures else math.nan for i in range(100)]
+    found = estimates(tally(values))["iou"]
+    assert found.value == pytest.approx(np.nanmean(values))
+    assert math.isnan(found.low) is not said
+
+
+@pytest.mark.parametrize("count", [5, 10, 30])
+def test_the_interval_of_few_pictures_is_as_wide_as_students(count: int) -> None:
+    from scipy.stats import t
+
+    values = np.random.default_rng(4).normal(0, 1, count)
+    found = estimates(tally(list(values)), resamples=20000)["iou"]
+    half = t.ppf(0.975, count - 1) * values.std(ddof=1) / math.sqrt(count)
+    # the percentiles of five numbers end at the least and the largest of these
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.25 if count == 5 else 0.08)
+
+
+def test_the_correction_for_few_pictures_can_be_undone() -> None:
+    assert narrowed(widened(0.025, 7), 7) == pytest.approx(0.025)
+    assert widened(0.025, 100_000) == pytest.approx(0.025, rel=1e-3)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.data())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from manylens.data.problems import DataError
-from manylens.evaluation.intervals import LEVEL, RESAMPLES, Draws, Estimate, about, capped, interval
+from manylens.evaluation.intervals import LEVEL, RESAMPLES, Draws, Estimate, about, capped, enough, interval, narrowed
 from manylens.evaluation.results import Evaluation, opened
 from manylens.evaluation.tally import FloatArray, Tally
 
@@ -31,7 +31,9 @@ class Difference:
         a: Of the first model.
         b: Of the second.
         difference: ``b - a`` with its paired interval.
-        p: Two-sided bootstrap p-value; for per-class figures corrected for their number (Holm 1979).
+        p: Two-sided bootstrap p-value; for per-class figures corrected for their number (Holm 1979). Where no resample
+            changes the sign, what a normal distribution of their mean and spread has beyond 0, for their number says
+            only that it is small. NaN where the figure rests on three pictures or fewer.
         real: Whether ``p`` is below 1 - level.
         better: ``a`` or ``b`` where the difference is real, else empty.
     """
@@ -144,10 +146,11 @@ def _compared(a: Tally, b: Tally, resamples: int, seed: int, level: float) -> Co
             f"{a.measure} of {a.main_figure} and {b.measure} of {b.main_figure} cannot be compared",
             "evaluate both models with the same measure",
         )
-    shared = set(a.units.ids) & set(b.units.ids)
+    keys_a, keys_b = (list(zip(one.units.clusters, one.units.ids, strict=True)) for one in (a, b))
+    shared = set(keys_a) & set(keys_b)
     if not shared:
         raise DataError(f"the two evaluations share no {a.units.kind}", "evaluate both models on the same data")
-    base_a, base_b = (np.array([name in shared for name in one.units.ids], float) for one in (a, b))
+    base_a, base_b = (np.array([key in shared for key in keys], float) for keys in (keys_a, keys_b))
     drawn = [cluster for cluster, keep in zip(a.units.clusters, base_a, strict=True) if keep]
     draws = Draws(drawn, capped(b, capped(a, resamples)), seed)
     points_a, points_b = a.figures(base_a[np.newaxis]), b.figures(base_b[np.newaxis])
@@ -160,14 +163,14 @@ def _compared(a: Tally, b: Tally, resamples: int, seed: int, level: float) -> Co
             blocks.append({name: figures_b[name] - figures_a[name] for name in names})
     rows = {name: np.concatenate([block[name] for block in blocks]) if blocks else np.zeros(0) for name in names}
     rows = {name: about(a, name, float(points_b[name][0] - points_a[name][0]), rows[name]) for name in names}
-    chance = {name: _p_value(rows[name]) for name in names}
+    chance = {name: _p_value(rows[name], len(draws.names)) for name in names}
     chance |= _holm({name: p for name, p in chance.items() if "/" in name})
     found = {}
     for name in names:
         left, right = float(points_a[name][0]), float(points_b[name][0])
         real = bool(chance[name] < 1 - level)
         ahead = "b" if (right > left) != a.lower(name) else "a"
-        estimate = Estimate(right - left, *interval(rows[name], level))
+        estimate = Estimate(right - left, *interval(rows[name], level, len(draws.names)))
         found[name] = Difference(name, left, right, estimate, chance[name], real, ahead if real else "")
     return Comparison(
         main=a.main_figure,
@@ -181,12 +184,16 @@ def _compared(a: Tally, b: Tally, resamples: int, seed: int, level: float) -> Co
     )
 
 
-def _p_value(differences: FloatArray) -> float:
-    known = differences[~np.isnan(differences)]
+def _p_value(differences: FloatArray, clusters: int) -> float:
+    known = enough(differences)
     if not len(known):
         return math.nan
-    below, above = np.count_nonzero(known <= 0), np.count_nonzero(known >= 0)
-    return min(1.0, 2 * (min(below, above) + 1) / (len(known) + 1))
+    crossed = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
+    tail = min(0.5, (crossed + 1) / (len(known) + 1))
+    spread = float(known.std())
+    if not crossed and spread > 0:
+        tail = min(tail, math.erfc(abs(float(known.mean())) / spread / math.sqrt(2)) / 2)
+    return 2 * narrowed(tail, clusters)
 
 
 def _holm(chance: Mapping[str, float]) -> dict[str, float]:

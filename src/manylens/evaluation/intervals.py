@@ -1,4 +1,9 @@
-"""Bootstrap intervals of any tally (Efron & Tibshirani 1993): pictures drawn with replacement, percentiles read."""
+"""Bootstrap intervals of any tally (Efron & Tibshirani 1993): pictures drawn with replacement, percentiles read.
+
+Percentiles of few pictures lie too close together: 30 pictures give 92 % where 95 % are promised. So they are read a
+little farther out, as far as Student's t lies beyond the normal distribution (Hesterberg, What Teachers Should Know
+About the Bootstrap, The American Statistician 2015); for hundreds of pictures that is nothing.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +124,7 @@ def estimates(
             progress(done / resamples)
     joined = {name: np.concatenate([block[name] for block in blocks]) for name in points}
     return {
-        name: Estimate(points[name], *interval(about(tally, name, points[name], values), level))
+        name: Estimate(points[name], *interval(about(tally, name, points[name], values), level, len(draws.names)))
         for name, values in joined.items()
     }
 
@@ -137,11 +142,46 @@ def about(tally: Tally, figure: str, point: float, values: FloatArray) -> FloatA
     return values + (point - float(np.nanmedian(values)))
 
 
-def interval(values: FloatArray, level: float = LEVEL) -> tuple[float, float]:
-    """The percentile interval of resampled values; NaN where half of them are not defined."""
+def enough(values: FloatArray, level: float = LEVEL) -> FloatArray:
+    """The resampled values that are defined; none where too few are to say how the figure varies.
+
+    A resample without any picture of a class has no figure of it. Where more resamples than a tail holds are of that
+    kind, the class stands in three pictures or fewer, and the others only repeat these.
+    """
     known = values[~np.isnan(values)]
-    if len(known) < max(2, len(values) / 2):
+    return known if len(known) >= max(2, (1 + level) / 2 * len(values)) else known[:0]
+
+
+def interval(values: FloatArray, level: float = LEVEL, clusters: int | None = None) -> tuple[float, float]:
+    """The percentile interval of resampled values.
+
+    Args:
+        values: ``(R,)``.
+        level: Of the interval.
+        clusters: How many pictures were drawn from; None for so many that it does not matter.
+
+    Returns:
+        Low and high; NaN where :func:`enough` are not defined.
+    """
+    known = enough(values, level)
+    if not len(known):
         return math.nan, math.nan
-    tail = (1 - level) / 2
+    tail = widened((1 - level) / 2, clusters)
     low, high = np.quantile(known, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def widened(tail: float, clusters: int | None) -> float:
+    """The share of resamples to leave out on a side, so that a tail of the figure is left out; see the module."""
+    if clusters is None or clusters < 2:
+        return tail
+    from scipy.special import ndtr, stdtrit
+
+    return float(ndtr(math.sqrt(clusters / (clusters - 1)) * stdtrit(clusters - 1, tail)))
+
+
+def narrowed(tail: float, clusters: int) -> float:
+    """The tail of the figure that a share of resamples stands for: what undoes :func:`widened`."""
+    from scipy.special import ndtri, stdtr
+
+    return float(stdtr(clusters - 1, math.sqrt((clusters - 1) / clusters) * ndtri(tail)))
