@@ -23,6 +23,7 @@ def groups(values: list) -> dict[str, list[int]]:
         ([["p"], ["p", "q"], []], {"p": [0, 1], "q": [1]}),
         (["large", "small", "medium"], {"small": [1], "medium": [2], "large": [0]}),
         ([float("nan"), 1.5], {"1.5": [1]}),
+        ([np.float32("nan"), float("inf"), 1.5], {"1.5": [2]}),
     ],
 )
 def test_groups_of_a_column(values: list, expected: dict[str, list[int]]) -> None:
@@ -34,6 +35,12 @@ def test_a_scale_is_cut_at_its_quartiles() -> None:
     found = groups(list(range(101)))
     assert list(found) == ["0 to 25", "25 to 50", "50 to 75", "75 to 100"]
     assert [len(inside) for inside in found.values()] == [25, 25, 25, 26]
+
+
+def test_quartiles_of_large_numbers_keep_apart() -> None:
+    found = groups([20250100 + day for day in range(1, 21)])
+    assert [len(inside) for inside in found.values()] == [5, 5, 5, 5]
+    assert next(iter(found)).startswith("20250101 to ")
 
 
 @pytest.mark.parametrize("column", [[None, None], ["", ""]])
@@ -87,6 +94,28 @@ def test_where_pictures_lie_in_one_group_whole_they_are_dealt_out_whole() -> Non
     found = slice_by(tally(list(picture), clusters, site=sites), "site", resamples=100)
     singly = slice_by(tally(list(picture), site=sites), "site", resamples=100)
     assert found.gaps["iou"].p > 4 * singly.gaps["iou"].p  # 800 objects are no 800 witnesses
+
+
+def test_objects_of_a_picture_are_no_witnesses_each_where_some_pictures_hold_both_groups() -> None:
+    real = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        image = np.repeat(np.arange(80), 6)
+        values = rng.normal(0.7, 0.1, 80)[image] + rng.normal(0, 0.02, 480)
+        site = rng.permutation(np.arange(80) % 4)[image]
+        site[image < 4] = rng.integers(0, 4, 24)
+        one = tally(list(values), [f"i{i}" for i in image], site=[f"s{i}" for i in site])
+        real += slice_by(one, "site", resamples=200, seed=seed, least=5).gaps["iou"].real
+    assert real <= 7  # 2 are expected; objects dealt out one by one call 3 of 4 real
+
+
+def test_a_true_gap_within_pictures_is_found() -> None:
+    picture = np.repeat(np.random.default_rng(5).normal(0.6, 0.2, 60), 2)
+    values = picture + np.tile([0.05, 0.0], 60) + np.random.default_rng(6).normal(0, 0.05, 120)
+    one = tally(list(values), [f"i{i // 2}" for i in range(120)], kind=["a", "b"] * 60)
+    gap = slice_by(one, "kind", resamples=400).gaps["iou"]
+    assert (gap.best, gap.real) == ("a", True)
+    assert np.isnan(slice_by(one, "kind", resamples=0).gaps["iou"].p)
 
 
 def test_less_is_better_turns_best_and_worst() -> None:

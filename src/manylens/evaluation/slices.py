@@ -62,8 +62,9 @@ class Gap:
         worst: The group that is served worst.
         gap: Best less worst, at least 0, with the interval of the difference of these two groups.
         ratio: Worst by best (best by worst where less is better): 1 is equal.
-        p: Chance of a gap as large when the groups' names are dealt out at random: unlike the interval it allows for
-            best and worst having been picked because they lie far apart.
+        p: Chance of a gap as large were there none: unlike the interval it allows for best and worst having been
+            picked because they lie far apart. Pictures are dealt out to the groups at random; where a picture has units
+            of several groups, the resamples of each group are moved to a common figure instead, and NaN without any.
     """
 
     figure: str
@@ -182,7 +183,8 @@ def slice_with(
     figures = {
         name: {
             figure: Estimate(
-                float(values[0]), *(interval(drawn[name][figure], level) if sizes[name] > 1 else (math.nan, math.nan))
+                float(values[0]),
+                *(interval(drawn[name][figure], level, sizes[name]) if sizes[name] > 1 else (math.nan, math.nan)),
             )
             for figure, values in found.items()
         }
@@ -193,7 +195,7 @@ def slice_with(
         for name, inside in members.items()
     ]
     judged = [group.name for group in groups if group.judged]
-    gaps = _gaps(tally, {name: members[name] for name in judged}, figures, drawn, seed, level)
+    gaps = _gaps(tally, {name: members[name] for name in judged}, sizes, figures, drawn, seed, level)
     return Sliced(column, tally.main_figure, tally.units.kind, groups, gaps, unknown, least)
 
 
@@ -241,6 +243,7 @@ class _Missing(dict[str, FloatArray]):
 def _gaps(
     tally: Tally,
     members: Mapping[str, npt.NDArray[np.bool_]],
+    sizes: Mapping[str, int],
     figures: Mapping[str, Mapping[str, Estimate]],
     drawn: Mapping[str, Mapping[str, FloatArray]],
     seed: int,
@@ -263,18 +266,27 @@ def _gaps(
         spread = sign * (drawn[best][figure] - drawn[worst][figure])
         top, bottom = (low, high) if tally.lower(figure) else (high, low)
         gap = abs(high - low)
-        chance = (np.count_nonzero(shuffled[figure] >= gap - 1e-12) + 1) / (len(shuffled[figure]) + 1)
+        none = _moved_gaps([drawn[name][figure] for name in known]) if shuffled is None else shuffled[figure]
+        chance = (np.count_nonzero(none >= gap - 1e-12) + 1) / (len(none) + 1) if len(none) else math.nan
         ratio = bottom / top if top else math.nan
-        gaps[figure] = Gap(figure, best, worst, Estimate(gap, *interval(spread, level)), ratio, float(chance))
+        estimate = Estimate(gap, *interval(spread, level, min(sizes[best], sizes[worst])))
+        gaps[figure] = Gap(figure, best, worst, estimate, ratio, float(chance))
     return gaps
+
+
+def _moved_gaps(drawn: Sequence[FloatArray]) -> FloatArray:
+    """Gaps of a figure over resamples, each group's moved to have the mean 0, ``(R,)``: those that chance makes."""
+    values = np.stack(drawn)
+    values = values[:, ~np.isnan(values).any(axis=0)]
+    return np.asarray(np.ptp(values - values.mean(axis=1, keepdims=True), axis=0)) if values.size else np.zeros(0)
 
 
 def _shuffled_gaps(
     tally: Tally, members: Mapping[str, npt.NDArray[np.bool_]], figures: Sequence[str], seed: int
-) -> dict[str, FloatArray]:
-    """Gaps of each figure when the groups are dealt out at random, ``(S,)``.
+) -> dict[str, FloatArray] | None:
+    """Gaps of each figure when pictures are dealt out to the groups at random, ``(S,)``.
 
-    Where every picture lies in one group whole, pictures are dealt out; else units are.
+    None where a picture has units of several groups: units cannot be dealt out, for those of a picture are alike.
     """
     count = capped(tally, _SHUFFLES)
     rng = np.random.default_rng(seed + 1)
@@ -283,13 +295,13 @@ def _shuffled_gaps(
     clusters, at = np.unique(np.asarray(tally.units.clusters, dtype=str)[inside], return_inverse=True)
     one_of_each = np.zeros((len(members), len(clusters)), dtype=bool)
     one_of_each[:, at] = table[:, inside]
-    whole = bool((one_of_each[:, at] == table[:, inside]).all())
-    deals = one_of_each if whole else table[:, inside]
+    if (one_of_each[:, at] != table[:, inside]).any():
+        return None
     rows: dict[str, list[float]] = {figure: [] for figure in figures}
     for _ in range(count):
-        dealt = deals[:, rng.permutation(deals.shape[1])]
+        dealt = one_of_each[:, rng.permutation(len(clusters))]
         weights = np.zeros(table.shape)
-        weights[:, inside] = dealt[:, at] if whole else dealt
+        weights[:, inside] = dealt[:, at]
         found = tally.figures(weights)
         for figure in figures:
             known = found[figure][~np.isnan(found[figure])]
@@ -298,7 +310,9 @@ def _shuffled_gaps(
 
 
 def _empty_as_none(value: Any) -> Any:
-    empty = value is None or value == "" or value == [] or (isinstance(value, float) and math.isnan(value))
+    if isinstance(value, float | np.floating):
+        return value if math.isfinite(value) else None
+    empty = value is None or value == "" or value == []
     return None if empty else value
 
 
@@ -310,7 +324,8 @@ def _is_scale(values: Sequence[Any]) -> bool:
 def _binned(values: Sequence[Any]) -> list[list[str]]:
     known = np.array([value for value in values if value is not None], dtype=float)
     edges = np.unique(np.quantile(known, np.linspace(0, 1, _BINS + 1)))
-    labels = [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges)]
+    digits = next((n for n in range(4, 17) if len({f"{edge:.{n}g}" for edge in edges}) == len(edges)), 17)
+    labels = [f"{low:.{digits}g} to {high:.{digits}g}" for low, high in itertools.pairwise(edges)]
     places = np.clip(np.searchsorted(edges, known, side="right") - 1, 0, len(labels) - 1)
     named = iter(labels[place] for place in places)
     return [[] if value is None else [next(named)] for value in values]
