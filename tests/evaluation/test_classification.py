@@ -11,6 +11,7 @@ from manylens import tasks
 from manylens.data.problems import DataError, Problems
 from manylens.data.records import Category, Record
 from manylens.evaluation.classification import Classification, ClassificationTally
+from manylens.evaluation.intervals import estimates
 from manylens.evaluation.tally import Tally
 from manylens.tasks import Label
 
@@ -85,6 +86,16 @@ def test_the_calibration_error_is_that_of_torchmetrics():
     true, scores = chances(np.random.default_rng(0), 200, 4)
     expected = multiclass_calibration_error(torch.tensor(scores), torch.tensor(true), 4, n_bins=15)
     assert tally_of(true, scores).all()["ECE"] == pytest.approx(expected.item(), abs=1e-7)
+
+
+def test_the_interval_of_the_calibration_error_holds_it():
+    for seed in range(10):  # drawn twice, a picture looks more certain than it was: unmoved, 2 in 10 lie below
+        rng = np.random.default_rng(seed)
+        scores = rng.dirichlet(np.ones(10) * 0.3, 500)
+        true = np.array([rng.choice(10, p=row) for row in scores])
+        found = estimates(tally_of(true, scores), resamples=200)["ECE"]
+        assert found.low < found.value < found.high
+        assert (found.high - found.value) / (found.value - found.low) == pytest.approx(1, rel=0.5)
 
 
 def test_the_confusion_matrix_and_the_curve_are_in_the_details():
