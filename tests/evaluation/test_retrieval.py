@@ -106,6 +106,11 @@ def test_a_weighted_median_is_that_of_repeated_values(rows: list[tuple[int, int]
     assert weighted_median(values, weights[None])[0] == expected
 
 
+def test_a_picture_without_a_label_is_like_no_other() -> None:
+    pairs = [(record("a"), Found(np.array([1.0, 0.0]))), (record("b", "only 0"), Found(np.array([1.0, 0.1])))]
+    assert np.isnan(checks.tally_of(Retrieval(), pairs).rank).all()
+
+
 def test_a_label_of_one_picture_is_no_query() -> None:
     pairs = [
         (record(n, label), Found(RNG.normal(size=4))) for n, label in (("a", "x"), ("b", "x"), ("c", "y"), ("d", ""))

@@ -202,7 +202,7 @@ class Retrieval(Measure):
             parts.append((TO_TEXT, everyone, ranks(images, texts, everyone, owners)))
             parts.append((TO_IMAGE, owners, ranks(texts, images, owners, everyone)))
         if any(self._labels) or not parts:
-            labels = [label or f"only {i}" for i, label in enumerate(self._labels)]
+            labels = [label or i for i, label in enumerate(self._labels)]  # without a label it is like no other
             parts.append((TO_LIKE, everyone, ranks(images, images, labels, labels, itself=True)))
         asked = [owner for _, owners, _ in parts for owner in owners]
         ids = [f"{pictures.ids[o]} {way} {i}" for way, owners, _ in parts for i, o in enumerate(owners)]
