@@ -6,10 +6,13 @@ import pytest
 
 from manylens import models
 from manylens.audit.corruptions import table
-from manylens.audit.robustness import corrupted, robustness
+from manylens.audit.robustness import _area, corrupted, robustness
 from manylens.audit.robustness_page import samples
 from manylens.data import Annotation, Category, Dataset, Record
 from manylens.errors import UserError
+from manylens.evaluation.detection import Detection
+from manylens.evaluation.intervals import estimates
+from manylens.evaluation.measure import Regions
 from manylens.media import Image, save_image, to_rle
 from manylens.tasks import Classification, Label
 from tests.session.fakes import Fake, row
@@ -65,6 +68,20 @@ def test_what_a_corruption_costs(session, data: Dataset, tmp_path: Path) -> None
     assert found.area.value == pytest.approx(np.mean(list(areas.values())))
     assert found.kept == pytest.approx(found.area.value)
     assert found.area.low <= found.area.value <= found.area.high
+
+
+def test_the_interval_of_the_area_lies_about_it() -> None:
+    rng = np.random.default_rng(0)
+    measure = Detection(categories=[Category(1, "cat")])
+    for number in range(30):
+        box = np.array([[10.0, 10, 50, 50]])
+        scores = rng.random(2).astype(np.float32)
+        found = Regions(["cat", "cat"], scores, np.concatenate([box + rng.normal(0, 4, 4), box + 100]))
+        annotation = Annotation(f"a{number}", "cat", tuple(box[0]))
+        measure.add(Record(str(number), Path("x"), 200, 200, annotations=(annotation,)), found)
+    tally = measure.tally()
+    area, alone = _area(tally, [tally, tally], 300, 0), estimates(tally, resamples=300)["AP"]
+    assert (area.value, area.low, area.high) == pytest.approx((alone.value, alone.low, alone.high))
 
 
 def test_a_second_run_goes_on_from_what_is_there(session, data: Dataset, tmp_path: Path) -> None:

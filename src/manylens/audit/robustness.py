@@ -18,7 +18,7 @@ from manylens.data import Annotation, Dataset, Record
 from manylens.errors import CostError, MediaError
 from manylens.evaluation import details
 from manylens.evaluation.evaluate import evaluate
-from manylens.evaluation.intervals import Draws, Estimate, estimates, interval
+from manylens.evaluation.intervals import Draws, Estimate, about, capped, estimates, interval
 from manylens.evaluation.tally import FloatArray, Tally
 from manylens.media import Image, atomic_write, bounds, from_rle, save_image, to_rle
 from manylens.runtime.meter import Meter
@@ -369,12 +369,13 @@ def _area(clean: Tally, tallies: Sequence[Tally], resamples: int, seed: int) -> 
     if not tallies:
         return Estimate(math.nan)
     figure = clean.main_figure
-    value = float(np.mean([one.all()[figure] for one in tallies]))
-    draws = Draws(clean.units.clusters, resamples, seed)
+    points = [one.all()[figure] for one in tallies]
+    value = float(np.mean(points))
+    draws = Draws(clean.units.clusters, capped(clean, resamples), seed)
     if len(draws.names) < 2 or resamples == 0:
         return Estimate(value)
     rows: list[FloatArray] = []
-    for one in tallies:
+    for one, point in zip(tallies, points, strict=True):
         blocks = [one.figures(weights)[figure] for weights in draws.weights(one.units.clusters)]
-        rows.append(np.concatenate(blocks))
-    return Estimate(value, *interval(np.mean(rows, axis=0)))
+        rows.append(about(one, figure, point, np.concatenate(blocks)))
+    return Estimate(value, *interval(np.mean(rows, axis=0), clusters=len(draws.names)))
