@@ -78,6 +78,13 @@ def test_the_rank_test_is_that_of_scipy(signal) -> None:
     assert np.sign(z) == np.sign(right.statistic - 100 * 200 / 2)
 
 
+@pytest.mark.parametrize("value", [0.1, 0.0, -0.7])
+def test_members_that_are_all_equal_are_told_at_their_mean(value: float) -> None:
+    member = np.arange(60) < 40
+    found = tally_of(np.where(member, value, value - 1), member).figures(np.random.default_rng(0).random((200, 60)))
+    assert (found["accuracy at mean"] == 1).all()
+
+
 def test_a_rate_that_is_asked_for_is_never_gone_over() -> None:
     # 100 others allow one false alarm at 1 %; the second highest other lies above the member at 0.5.
     others = np.concatenate([[0.9, 0.6], np.zeros(98)])

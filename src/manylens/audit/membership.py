@@ -46,7 +46,7 @@ ABOUT = {
     "advantage": "true less false positive rate of the best threshold",
     "balanced accuracy": "of the best threshold",
     "accuracy at mean": "balanced accuracy of the threshold at the mean of the members, which is not fitted to others",
-    "gap": "mean of the members less mean of the others",
+    "gap": "by how much the mean loss of the others is higher, or their mean score lower",
 }
 """What each figure says."""
 
@@ -91,7 +91,8 @@ class MembershipTally(Tally):
         ranking = Ranking.of(self.signal, self.member, weights)
         mean, others = (ratio(weights @ (self.signal * chosen), weights @ chosen) for chosen in self._groups())
         advantage = ranking.advantage()
-        below = mean - 1e-12 * np.abs(mean)  # members that are all equal must not fall below their own mean
+        # Members that are all equal must not fall below their own mean, which is rounded.
+        below = mean - 1e-12 * np.abs(self.signal).max(initial=0.0)
         return {
             "AUC": ranking.auc(),
             **{name: ranking.hit_rate_at(rate) for name, rate in _RATES.items()},
@@ -109,10 +110,11 @@ class MembershipTally(Tally):
         alarms, hits = ranking.alarm_rates[0], ranking.hit_rates[0]
         plain = np.linspace(0, 1, _POINTS + 1)
         low = np.geomspace(max(_LOWEST, 1 / float(ranking.negatives[0])), 1, _POINTS)
+        values = self.values()
         at = {name: _reached(alarms, hits, rates) for name, rates in (("plain", plain), ("low", low))}
         rows = [
-            [name, int(chosen.sum()), float(self.signal[chosen > 0].mean()), float(np.median(self.signal[chosen > 0]))]
-            for name, chosen in zip(("members", "others"), self._groups(), strict=True)
+            [name, int(chosen.sum()), float(values[chosen].mean()), float(np.median(values[chosen]))]
+            for name, chosen in (("members", self.member), ("others", ~self.member))
         ]
         return {
             "curve": curve(
@@ -131,7 +133,7 @@ class MembershipTally(Tally):
                     "chance": (np.log10(low).tolist(), low.tolist()),
                 },
             ),
-            "groups": table("The two groups", ["group", f"{self.units.kind}s", f"mean {self.said}", "median"], rows),
+            "groups": table("The two groups", ["group", f"{self.units.kind}s", f"mean {self.figure}", "median"], rows),
         }
 
     def scores(self) -> FloatArray:
@@ -145,20 +147,17 @@ class MembershipTally(Tally):
         above = len(others) - np.searchsorted(others, self.signal, side="left")
         return np.where(self.member, above / len(others), np.nan)
 
-    @property
-    def said(self) -> str:
-        """What the signal is, in words."""
-        return "loss, sign turned" if self.figure == "loss" else self.figure
+    def values(self) -> FloatArray:
+        """``(n,)``: the signal as it was given: a loss is a loss again."""
+        return -self.signal if self.figure == "loss" else self.signal
 
     def exposed(self, most: int = _EXPOSED) -> list[Exposed]:
         """The members that are told the most surely, the first the most."""
-        shares = self.scores()
+        shares, values = self.scores(), self.values()
         order = sorted(
             np.flatnonzero(self.member).tolist(), key=lambda i: (shares[i], -self.signal[i], self.units.ids[i])
         )
-        return [
-            Exposed(self.units.ids[i].partition(":")[2], float(self.signal[i]), float(shares[i])) for i in order[:most]
-        ]
+        return [Exposed(self.units.ids[i].partition(":")[2], float(values[i]), float(shares[i])) for i in order[:most]]
 
     def clusters_of(self, member: bool) -> int:
         """How many pictures a group comes from."""
@@ -179,12 +178,12 @@ class Exposed:
 
     Attributes:
         id: Of the unit.
-        signal: See :class:`MembershipTally`.
+        value: Its loss or score.
         alarms: Share of the others that look as much like a member.
     """
 
     id: str
-    signal: float
+    value: float
     alarms: float
 
 
@@ -306,8 +305,8 @@ def audit(
             raise DataError(f"{name}: no unit with a number to go by is left", "give data that the model can judge")
     few = int((~tally.member).sum())
     said = [
-        f"{few} others allow no false alarm at a rate of {100 * rate:g} %: {name} is read where there is none, and is "
-        f"too high by chance; it needs {round(1 / rate)} others"
+        f"{100 * rate:g} % of {few} others is less than one false alarm: {name} is the rate without any, and chance "
+        f"lifts it; it needs {round(1 / rate)} others"
         for name, rate in _RATES.items()
         if few < 1 / rate
     ]

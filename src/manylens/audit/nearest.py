@@ -126,18 +126,19 @@ class Neighbours:
         if not self._block:
             return
         block, self._block = np.stack(self._block), []
-        places = np.arange(self.searched, self.searched + len(block))
-        self.searched += len(block)
-        kept = min(self._count, self._distances.shape[1] + len(block))
+        own = min(self._count, len(block))
+        kept = min(self._count, self._distances.shape[1] + own)
         distances = np.empty((len(self._queries), kept))
         nearest = np.empty((len(self._queries), kept), np.int64)
         for start in range(0, len(self._queries), _QUERIES):
             rows = slice(start, start + _QUERIES)
             cosines = self._queries[rows] @ block.T
-            apart = np.round(np.clip(1.0 - cosines.astype(np.float64), 0.0, 2.0), _DIGITS) + 0.0
-            joined = np.hstack([self._distances[rows], apart])
-            where = np.hstack([self._places[rows], np.broadcast_to(places, apart.shape)])
+            near = np.argpartition(-cosines, own - 1, axis=1)[:, :own]
+            apart = 1.0 - np.take_along_axis(cosines, near, axis=1).astype(np.float64)
+            joined = np.hstack([self._distances[rows], np.round(np.clip(apart, 0.0, 2.0), _DIGITS)])
+            where = np.hstack([self._places[rows], near + self.searched])
             best = np.argpartition(joined, kept - 1, axis=1)[:, :kept]
             distances[rows] = np.take_along_axis(joined, best, axis=1)
             nearest[rows] = np.take_along_axis(where, best, axis=1)
         self._distances, self._places = distances, nearest
+        self.searched += len(block)

@@ -54,7 +54,7 @@ def membership_page(found: Membership) -> str:
         meta=[
             f"{report['members']['units']} members ({found.members})",
             f"{report['others']['units']} others ({found.others})",
-            f"told by {found.tally.said}",
+            f"told by their {found.tally.figure}",
         ],
         about=membership.ABOUT,
         bad=found.level in ("weak", "strong"),

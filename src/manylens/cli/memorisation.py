@@ -169,8 +169,8 @@ def membership(
         print(jsonlib.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False))
         return
     _figures(f"members ({found.members}) against others ({found.others})", found.figures)
-    heads = ("member", found.tally.said, "others that look as much like one")
-    rows = [(one.id, _number(one.signal), f"{100 * one.alarms:.1f} %") for one in found.tally.exposed(_SHOWN)]
+    heads = ("member", found.tally.figure, "others that look as much like one")
+    rows = [(one.id, _number(one.value), f"{100 * one.alarms:.1f} %") for one in found.tally.exposed(_SHOWN)]
     output.table("members told most surely", heads, rows)
     _end(found, files)
 
