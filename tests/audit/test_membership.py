@@ -153,9 +153,9 @@ def test_too_few_are_said_to_be() -> None:
 
 
 def test_the_most_exposed_come_first() -> None:
-    tally = tally_of([5, 1, 3, 4, 2, 0], [1, 1, 1, 0, 0, 0])
+    tally = tally_of([5, 1, 3, 4, 2, 1], [1, 1, 1, 0, 0, 0])
     assert [one.id for one in tally.exposed()] == ["0", "2", "1"]
-    assert [one.alarms for one in tally.exposed()] == pytest.approx([0, 1 / 3, 2 / 3])
+    assert [one.alarms for one in tally.exposed()] == pytest.approx([0, 1 / 3, 1])  # 1 is also what an other has
     assert np.isnan(tally.scores()[3:]).all()
 
 
@@ -244,7 +244,7 @@ def test_groups_that_share_no_figure(tmp_path: Path) -> None:
         membership(numbers(tmp_path, "a", "loss", [1]), numbers(tmp_path, "b", "score", [1]))
     units = Units("image", ["a"], ["a"])
     one, other = (RatioTally.of_values(units, {name: [0.5]}) for name in ("IoU", "CER"))
-    with pytest.raises(DataError, match="ratios has IoU of images; ratios has CER of images"):
+    with pytest.raises(DataError, match="ratios has IoU score of images; ratios has CER score of images"):
         membership(one, other)
     with pytest.raises(DataError, match="does not exist"):
         membership(tmp_path / "nothing", one)

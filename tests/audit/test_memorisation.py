@@ -111,10 +111,10 @@ def test_neighbours_are_those_of_all_distances(block: int, monkeypatch) -> None:
     search = Neighbours(queries, 6)
     for vector in searched:
         search.add(vector)
-    names = [f"{i:02d}" for i in range(40)]
+    names = [f"{99 - i}" for i in range(40)]  # of equal distances the first name comes first: the last place
     distances, places = search.found(names)
     right = 1 - queries.astype(float) @ searched.T.astype(float)
-    order = np.argsort(right.round(6), axis=1, kind="stable")[:, :6]
+    order = np.lexsort((np.broadcast_to(-np.arange(40), right.shape), right.round(6)), axis=1)[:, :6]
     assert places.tolist() == order.tolist()
     assert distances == pytest.approx(np.take_along_axis(right, order, axis=1), abs=2e-6)
 

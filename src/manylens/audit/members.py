@@ -235,7 +235,9 @@ def _of_tally(tally: Tally, evaluation: Evaluation | None, name: str) -> Group:
         of = evaluation.data
         known = {"data": of.name, "fingerprint": f"{of.fingerprint}/{of.split}", "model": evaluation.model.id}
         name = " ".join(dict.fromkeys(filter(None, (of.name, of.split)))) or name
-    return Group(tally.units, np.asarray(scores, float), tally.main_figure, tally.measure, name or "group", **known)
+    return Group(
+        tally.units, np.asarray(scores, float), f"{tally.main_figure} score", tally.measure, name or "group", **known
+    )
 
 
 def _of_numbers(values: Mapping[str, float], figure: str, name: str) -> Group:
