@@ -177,7 +177,7 @@ MASK = coco.made(0).truth[0].shape.mask
         ("mask", regions((LEFT, 0.5)), "no mask", "one/0"),
         ("mask", Regions(["cat"], np.array([0.5]), masks=[MASK | {"size": [WIDTH, HEIGHT]}]), "mask size", "one/0"),
         ("mask", Regions(["cat"], np.array([0.5]), masks=[MASK | {"counts": "!!"}], ids=["p7"]), "bad mask", "p7"),
-        ("mask", Regions(["cat"], np.array([0.5]), masks=[{}]), "bad mask", "one/0"),
+        ("mask", Regions(["cat"], np.array([0.5]), masks=[{}]), "no mask", "one/0"),
     ],
 )
 def test_a_bad_prediction_is_told_by_id_and_left_out(kind, prediction, problem, id):

@@ -230,14 +230,13 @@ def test_maps_of_classes_and_of_segments(tmp_path, known):
     ("name", "content", "message"),
     [
         ("gone.json", None, "gone.json: no such file"),
-        ("r.json", "{", "r.json: cannot be read as predictions"),
+        ("r.json", "{", "r.json: not JSON"),
         ("r.json", "3", "is no list of predictions"),
         ("r.json", {"a": 1}, "has no 'annotations'"),
-        ("r.json", [{"question_id": "q1"}], "cannot be read as predictions"),
         ("r.csv", "a,b\n1,2", "has no column that names the picture"),
         ("r.csv", "image,b\n1,2", "has neither a column 'label' nor one for each class"),
         ("r.txt", "x", "no form of predictions"),
-        ("r.npy", "x", "cannot be read as predictions"),
+        ("r.npy", "x", "is no whole .npy file of numbers"),
         ("predictions.jsonl", "{}", "its first line is not that of predictions.jsonl"),
     ],
 )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from manylens.data import rle
+from manylens.data.formats import shared
 from manylens.data.problems import DataError, Problems
 from manylens.data.records import Annotation, Box, Category, Record
 
@@ -100,7 +101,7 @@ def _wrong_record(record: Record, names: set[str], ids: set[int], pictures: bool
         return "empty id", f"image {record.path}: has no id"
     if _met(record.id, ids):
         return "duplicate id", f"image {record.id}: another image has this id"
-    if pictures and not record.path.is_file():
+    if pictures and not shared.is_file(record.path):
         return "missing image", f"image {record.id}: there is no file {record.path}"
     if names and record.label and record.label not in names:
         return "unknown category", f"image {record.id}: its label {record.label!r} is no category"

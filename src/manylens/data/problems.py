@@ -10,6 +10,7 @@ from typing import Any, Self
 from manylens.errors import UserError
 
 KEPT_OF_A_KIND = 100
+_LONGEST = 500
 
 
 class DataError(UserError):
@@ -53,12 +54,12 @@ class Problems:
             DataError: When problems are errors (``--strict``).
         """
         if self.strict:
-            raise DataError(message, "mend the file, or leave --strict away to go on without it")
+            raise DataError(_written(message), "mend the file, or leave --strict away to go on without it")
         self.counts[kind] += 1
         self.left_out += left_out
         kept = self._kept.setdefault(kind, [])
         if len(kept) < KEPT_OF_A_KIND:
-            kept.append(Problem(kind, str(id), message, left_out))
+            kept.append(Problem(kind, _written(str(id)), _written(message), left_out))
 
     def extend(self, others: Problems) -> None:
         """Take over what another list holds."""
@@ -89,3 +90,9 @@ class Problems:
         made.counts.update(body["counts"])
         made.left_out = body["left_out"]
         return made
+
+
+def _written(text: str) -> str:
+    """Text that any file can hold, and no longer than a reader wants; half a character is written as its number."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

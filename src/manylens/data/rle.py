@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 Runs = npt.NDArray[np.int64]
 
+_MOST = 2**32 - 1
+"""Pixels; COCO's runs are numbers of 32 bits."""
+
 
 def runs(rle: Mapping[str, Any]) -> Runs:
     """The lengths of the runs, column by column, background first.
@@ -23,9 +26,9 @@ def runs(rle: Mapping[str, Any]) -> Runs:
     try:
         height, width = (int(side) for side in rle["size"])
         counts = rle["counts"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError("has no size [height, width] or no counts") from error
-    if height < 1 or width < 1:
+    if height < 1 or width < 1 or height * width > _MOST:
         raise ValueError(f"has size {height} x {width}")
     if isinstance(counts, str):
         lengths = _unpacked(counts.encode("ascii", "replace"))
@@ -34,7 +37,7 @@ def runs(rle: Mapping[str, Any]) -> Runs:
     else:
         try:
             lengths = np.asarray(counts)
-        except ValueError as error:
+        except (OverflowError, ValueError) as error:
             raise ValueError("has counts that are not whole numbers") from error
         if lengths.ndim != 1 or (lengths.size and lengths.dtype.kind not in "iu"):
             raise ValueError("has counts that are not whole numbers")

@@ -25,6 +25,7 @@ _Faults = dict[int, tuple[str, str]]
 
 _Rle = dict[str, Any]
 _BROKEN = (KeyError, OverflowError, TypeError, ValueError)  # what hotcoco raises for a broken RLE
+_WORDS = {"question", "text"}  # what is said of a picture is no object of it
 _NOWHERE = (np.nan, np.nan, np.nan, np.nan)
 
 
@@ -84,8 +85,13 @@ def objects_of(
     rows: list[tuple[int, int, Annotation, Record]] = []
     for image, record, _ in waiting:
         for one in record.annotations:
-            if (one.box is None and one.mask is None) or classes.is_stuff(one.category):
-                continue  # a question, a text; or no thing
+            if classes.is_stuff(one.category):
+                continue
+            if one.box is None and one.mask is None:
+                if one.category and not one.ignore and not _WORDS & one.columns.keys():
+                    name = f"annotation {one.id} of image {record.id}"
+                    problems.add("no box", one.id, f"{name}: has neither a box nor a mask to judge by; left out")
+                continue
             number = classes.number(one.category)
             if number >= 0 or not one.ignore:
                 rows.append((image, number, one, record))
@@ -151,10 +157,10 @@ def _masks(
     given: Sequence[Mapping[str, Any] | None], sizes: Sequence[tuple[int, int] | None], faults: _Faults
 ) -> tuple[list[_Rle], FloatArray]:
     """Masks with their areas in pixels; adds those that are missing, broken or not of their picture's size."""
-    masks = [{} if mask is None else dict(mask) for mask in given]
+    masks = [dict(mask or {}) for mask in given]
     area = np.zeros(len(masks))
-    there = [i for i, mask in enumerate(given) if mask is not None]
-    faults |= {i: ("no mask", "has no mask to judge by") for i, mask in enumerate(given) if mask is None}
+    there = [i for i, mask in enumerate(given) if mask]
+    faults |= {i: ("no mask", "has no mask to judge by") for i, mask in enumerate(given) if not mask}
     for i, value in zip(there, _each(_areas, [masks[i] for i in there]), strict=True):
         if isinstance(value, Exception):
             faults[i] = ("bad mask", f"its mask cannot be read ({value})")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from manylens.data import rle
+from manylens.data.formats import shared
 from manylens.data.problems import DataError, Problems
 from manylens.evaluation.measure import Regions
 from manylens.evaluation.predictions import Known, Saved, take
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _IMAGE = ("image", "image_id", "file", "file_name", "filename", "path", "id")
 _LABEL = ("label", "class", "category", "prediction")
 _SCORE = ("score", "confidence", "probability")
+_LARGEST = 1e38  # two of them may be added, as 32-bit numbers
 _FORMS = (
     "give COCO results JSON, panoptic JSON, captions or answers JSON, a CSV of labels, a folder of label PNGs, "
     ".npy features, or predictions.jsonl of manylens"
@@ -45,7 +47,7 @@ def read(path: Path, known: Known, problems: Problems) -> Saved:
         return _vectors(path, known)
     if kind != ".json":
         raise DataError(f"{path}: {kind or 'a file without suffix'} is no form of predictions", _FORMS)
-    body = json.loads(path.read_text(encoding="utf-8"))
+    body = shared.read_json(path)
     if isinstance(body, Mapping):
         return _panoptic(path, body, known, problems)
     if not isinstance(body, list) or not all(isinstance(row, Mapping) for row in body):
@@ -62,61 +64,77 @@ def read(path: Path, known: Known, problems: Problems) -> Saved:
 
 def _regions(path: Path, body: Sequence[Mapping[str, Any]], known: Known, problems: Problems) -> Saved:
     """COCO results: a list of ``image_id``, ``category_id``, ``score`` and ``bbox`` or ``segmentation``."""
-    names = {category.id: category.name for category in known.categories}
+    names = _names(known)
     rows: dict[str, list[tuple[str, str, float, Any, Any]]] = defaultdict(list)
     for number, row in enumerate(body):
         id = str(row.get("id", number))
         what = f"prediction {id} of image {row.get('image_id')}"
         record = known.record(row.get("image_id"))
-        category = row.get("category_id")
+        category = names.get(shared.id_of(row.get("category_id")) or "")
         box, mask = row.get("bbox"), row.get("segmentation")
+        fault = None if mask is None else _mask_fault(mask)
         if record is None:
             problems.add("unknown image", id, f"{what}: the data has no such image; left out")
-        elif category not in names:
-            problems.add("unknown category", id, f"{what}: the data has no category {category}; left out")
+        elif category is None:
+            said = row.get("category_id")
+            problems.add("unknown category", id, f"{what}: the data has no category {said}; left out")
         elif box is not None and not _is_box(box):
             problems.add("bad box", id, f"{what}: its box {box} is not four finite numbers; left out")
-        elif mask is not None and not (isinstance(mask, Mapping) and {"size", "counts"} <= set(mask)):
-            problems.add("bad mask", id, f"{what}: its mask is no run-length encoding; left out")
+        elif fault is not None:
+            problems.add("bad mask", id, f"{what}: its mask {fault}; left out")
         elif box is None and mask is None:
             problems.add("broken row", id, f"{what}: has neither bbox nor segmentation; left out")
         elif not _is_score(row.get("score", math.nan)):
             problems.add("NaN score", id, f"{what}: its score {row.get('score')} is not a number; left out")
         else:
-            rows[record].append((id, names[category], float(row["score"]), box, mask))
+            rows[record].append((id, category, float(row["score"]), box, mask))
     return Saved({record: _gathered(some) for record, some in rows.items()}, form="regions", path=path)
 
 
 def _gathered(rows: Sequence[tuple[str, str, float, Any, Any]]) -> Regions:
-    boxes = [row[3] for row in rows]
-    masks = [_compressed(row[4]) for row in rows if row[4] is not None]
-    whole = [[x, y, x + width, y + height] for x, y, width, height in boxes] if None not in boxes else None
+    """The predictions for a picture; where only some have a mask, the others have an empty one, and so with boxes."""
+    boxes = [_corners(box, mask) for *_, box, mask in rows] if any(row[3] is not None for row in rows) else None
+    masks = [{} if row[4] is None else rle.packed(row[4]) for row in rows]
     return Regions(
         names=[row[1] for row in rows],
         scores=np.array([row[2] for row in rows], np.float32),
-        boxes=None if whole is None else np.array(whole, np.float32),
-        masks=masks if len(masks) == len(rows) else None,
+        boxes=None if boxes is None else np.array(boxes, np.float32),
+        masks=masks if any(masks) else None,
         ids=[row[0] for row in rows],
     )
 
 
-def _compressed(mask: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The mask with COCO's string of counts, where it has a list."""
-    if not isinstance(mask["counts"], list):
-        return mask
-    from pycocotools import mask as coco
+def _corners(box: Sequence[float] | None, mask: Mapping[str, Any] | None) -> tuple[float, float, float, float]:
+    """A box of ``x, y, width, height``, else the one around the mask."""
+    if box is None:
+        lengths = rle.runs(mask or {})
+        return rle.bounds(mask or {}, lengths) if rle.area(lengths) else (0.0, 0.0, 0.0, 0.0)
+    x, y, width, height = box
+    return x, y, x + width, y + height
 
-    height, width = mask["size"]
-    packed = coco.frPyObjects({"size": [height, width], "counts": mask["counts"]}, height, width)
-    return {"size": [height, width], "counts": packed["counts"].decode("ascii")}
+
+def _names(known: Known) -> dict[str, str]:
+    """Names of the categories by their ids as text, so that a file may write them as numbers or as text."""
+    return {str(category.id): category.name for category in known.categories}
+
+
+def _mask_fault(mask: Any) -> str | None:
+    """What is wrong with a mask; None where nothing is."""
+    if not isinstance(mask, Mapping):
+        return "is no run-length encoding"
+    try:
+        rle.runs(mask)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _is_box(box: Any) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(_is_score(side) for side in box)
+    return isinstance(box, list) and len(box) == 4 and all(map(_is_score, box))
 
 
 def _is_score(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
 
 
 # ---------------------------------------------------------------------- maps of classes and segments
@@ -136,9 +154,12 @@ def _class_maps(folder: Path, known: Known, problems: Problems) -> Saved:
 def _class_map(file: Path) -> np.ndarray:
     from PIL import Image
 
-    with Image.open(file) as picture:
-        values = np.asarray(picture)
-    if values.ndim != 2:
+    try:
+        with Image.open(file) as picture:
+            values = np.asarray(picture)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read ({error})", "get a whole copy of it") from error
+    if values.ndim != 2 or values.dtype.kind not in "bui":
         raise DataError(f"{file}: has colours, not one class a pixel", "give gray or palette PNGs of category ids")
     return values.astype(np.int32)
 
@@ -147,24 +168,32 @@ def _panoptic(path: Path, body: Mapping[str, Any], known: Known, problems: Probl
     """COCO panoptic: ``annotations`` with ``segments_info``, and PNGs in the folder of the file's name."""
     if "annotations" not in body:
         raise DataError(f"{path}: has no 'annotations'", _FORMS)
-    names = {category.id: category.name for category in known.categories}
+    names = _names(known)
     folder = next((place for place in (path.with_suffix(""), path.parent) if place.is_dir()), path.parent)
     rows: dict[str, Any] = {}
-    for row in body["annotations"]:
-        classes = {}
-        for segment in row["segments_info"]:
-            if segment["category_id"] in names:
-                classes[int(segment["id"])] = names[segment["category_id"]]
-            else:
-                what = f"segment {segment['id']} of image {row['image_id']}"
-                problems.add(
-                    "unknown category", segment["id"], f"{what}: the data has no category {segment['category_id']}"
-                )
-        take(rows, known, row["image_id"], partial(_panoptic_map, folder / row["file_name"], classes), problems)
+    for number, row in enumerate(body["annotations"]):
+        try:
+            image, file = row["image_id"], folder / row["file_name"]
+            segments = [(int(each["id"]), shared.id_of(each["category_id"])) for each in row["segments_info"]]
+        except (KeyError, OverflowError, TypeError, ValueError):
+            what = f"{path.name} annotations[{number}]: not a panoptic prediction; left out"
+            problems.add("broken row", f"annotations[{number}]", what)
+            continue
+        classes: dict[int, str | None] = {}
+        for id, category in segments:
+            name = f"segment {id} of image {image}"
+            if id in classes:
+                problems.add("duplicate id", id, f"{name}: there is one already; left out")
+                continue
+            classes[id] = names.get(category or "")
+            if classes[id] is None:
+                problems.add("unknown category", id, f"{name}: the data has no category {category}; left out")
+        take(rows, known, image, partial(_panoptic_map, file, classes), problems)
     return Saved(rows, form="panoptic", path=path)
 
 
-def _panoptic_map(file: Path, names: Mapping[int, str]) -> PanopticMap:
+def _panoptic_map(file: Path, classes: Mapping[int, str | None]) -> PanopticMap:
+    """The map of a PNG; a segment whose class is None is nothing, one that is not listed is the measure's to refuse."""
     from PIL import Image
 
     from manylens.evaluation.panoptic import PanopticMap
@@ -172,10 +201,12 @@ def _panoptic_map(file: Path, names: Mapping[int, str]) -> PanopticMap:
     try:
         with Image.open(file) as picture:
             colours = np.asarray(picture.convert("RGB")).astype(np.int64)
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{file}: cannot be read ({error})", "give the PNGs beside the JSON") from error
     ids = colours @ np.array([1, 256, 65536])
-    return PanopticMap(np.where(np.isin(ids, list(names)), ids, 0), names)
+    refused = [id for id, name in classes.items() if name is None]
+    names = {id: name for id, name in classes.items() if name is not None}
+    return PanopticMap(np.where(np.isin(ids, refused), 0, ids), names)
 
 
 # ---------------------------------------------------------------------- labels, texts, vectors
@@ -195,12 +226,23 @@ def _labels(path: Path, known: Known, problems: Problems) -> Saved:
         if label is None and not classes:
             raise DataError(f"{path}: has neither a column 'label' nor one for each class", "add one of these")
         said: dict[str, list[Label]] = {}
-        for line, row in enumerate(table, 2):
+        for line, row in enumerate(_rows_of(table, path), 2):
+            if None in row or None in row.values():
+                what = f"{path.name} line {line}: has more or fewer cells than the header; left out"
+                problems.add("broken row", f"line {line}", what)
+                continue
             names = [str(row[label])] if label else classes
             values = [row[score] if score else "1"] if label else [row[name] for name in classes]
             _row(said, known, f"{path.name} line {line}", str(row[image]), names, values, bool(label), problems)
     rows = {id: Classification(labels=tuple(sorted(found, key=lambda one: -one.score))) for id, found in said.items()}
     return Saved(rows, form="labels", path=path)
+
+
+def _rows_of(table: csv.DictReader[str], path: Path) -> Iterator[dict[str | Any, str | Any]]:
+    try:
+        yield from table
+    except csv.Error as error:
+        raise DataError(f"{path}: cannot be read as a table ({error})", "save it as CSV again") from error
 
 
 def _row(
@@ -233,7 +275,11 @@ def _row(
 def _captions(path: Path, body: Sequence[Mapping[str, Any]], known: Known, problems: Problems) -> Saved:
     """COCO captions: a list of ``image_id`` and ``caption``."""
     rows: dict[str, Any] = {}
-    for row in body:
+    for number, row in enumerate(body):
+        if row.get("image_id") is None or row.get("caption") is None:
+            what = f"{path.name} row {number}: has no image_id or no caption; left out"
+            problems.add("broken row", f"row {number}", what)
+            continue
         take(rows, known, row["image_id"], Caption(text=str(row["caption"])), problems)
     return Saved(rows, form="texts", path=path)
 
@@ -241,7 +287,11 @@ def _captions(path: Path, body: Sequence[Mapping[str, Any]], known: Known, probl
 def _answers(path: Path, body: Sequence[Mapping[str, Any]], known: Known, problems: Problems) -> Saved:
     """VQA: a list of ``question_id`` and ``answer``."""
     rows: dict[str, dict[str, Answer]] = defaultdict(dict)
-    for row in body:
+    for number, row in enumerate(body):
+        if row.get("question_id") is None or row.get("answer") is None:
+            what = f"{path.name} row {number}: has no question_id or no answer; left out"
+            problems.add("broken row", f"row {number}", what)
+            continue
         id = str(row["question_id"])
         record = known.questions.get(id)
         if record is None:
@@ -255,7 +305,12 @@ def _answers(path: Path, body: Sequence[Mapping[str, Any]], known: Known, proble
 
 def _vectors(path: Path, known: Known) -> Saved:
     """Features ``(records, D)`` in the order of the records."""
-    features = np.load(path, allow_pickle=False, mmap_mode="r")
+    try:
+        features = np.load(path, allow_pickle=False, mmap_mode="r")
+    except (EOFError, OSError, ValueError) as error:
+        raise DataError(f"{path}: is no whole .npy file of numbers", "write it with numpy.save") from error
+    if not isinstance(features, np.ndarray) or features.dtype.kind not in "fiub" or not features.size:
+        raise DataError(f"{path}: holds no numbers", "give a row of numbers for each record")
     if features.ndim != 2 or len(features) != len(known.order):
         shape = "x".join(map(str, features.shape))
         raise DataError(f"{path}: is {shape}, the data has {len(known.order)} records", "give a row for each record")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manylens.data.problems import DataError, Problems
-from manylens.errors import CostError, EngineError, UnsupportedError
+from manylens.errors import CostError, EngineError, ManylensError, UnsupportedError
 from manylens.evaluation.asking import LOW_THRESHOLD, Setup, unchanged
 from manylens.evaluation.measure import Measure
 from manylens.evaluation.predictions import Saved, Spool
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 Progress = Callable[[float, str], None]
 """Called with the share done and a line."""
+
+_BROKEN = (ManylensError, ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
+"""What reading one broken prediction may raise."""
+
+_COMPLETE = ("labels", "classes", "panoptic", "texts", "readings")
+"""Forms that have something to say of every picture; the measures of all others speak of it themselves."""
 
 _OF_THE_RUNNER = ("closed", "threshold")
 
@@ -139,7 +145,17 @@ def from_saved(job: Job) -> Tally:
 
     def pairs() -> Iterator[tuple[Record, Any]]:
         for done, record in enumerate(job.dataset.records(), 1):
-            yield record, adopt(saved.get(record.id))
+            try:
+                said = adopt(saved.get(record.id))
+            except _BROKEN as error:
+                why = error.what if isinstance(error, ManylensError) else f"is not what it should be ({error!r})"
+                name = f"prediction for image {record.id}"
+                job.problems.add("unreadable prediction", record.id, f"{name}: {why}; left out")
+            else:
+                if saved.form in _COMPLETE and record.id not in saved.rows:
+                    what = f"image {record.id}: the predictions have none for it; counts as if nothing was said"
+                    job.problems.add("missing prediction", record.id, what, left_out=False)
+                yield record, said
             job.said(record, done)
 
     return _judged(job, pairs(), dict, str)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from manylens.data.formats import Source, shared
-from manylens.data.formats.shapes import BrokenError, Size, read_box, read_mask
+from manylens.data.formats.shapes import BrokenError, Size, read_area, read_box, read_flag, read_mask
 from manylens.data.problems import DataError, Problems
 from manylens.data.records import Annotation, Category, Record
 
@@ -29,6 +29,7 @@ _IMAGE_KEYS = frozenset({"id", _OWN_ID, "file_name", "width", "height", "split",
 _ANNOTATION_KEYS = frozenset(
     {"id", _OWN_ID, "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd", "ignore"}
 )
+_MOST = 2**63 - 1  # that a category's number may be
 _PART_KEYS = ("bbox", "segmentation", "category_id", "question")
 
 
@@ -85,7 +86,7 @@ def read_categories(source: Path, rows: list[Row], problems: Problems) -> tuple[
     for place, row in enumerate(rows):
         key, name = shared.id_of(row.get("id")), row.get("name")
         number = None if key is None else shared.number_in(key)
-        if key is None or number is None or name in (None, ""):
+        if key is None or number is None or number > _MOST or name in (None, ""):
             raise DataError(f"{source}: categories[{place}] lacks a number as id, or a name", "give each category both")
         if key in names:
             raise DataError(f"{source}: two categories have the id {key}", "give each category its own id")
@@ -149,6 +150,8 @@ def _records(
         key = str(shared.id_of(picture["id"]))
         own = own_id(picture)
         size = Size(path_of(picture["file_name"]), picture)
+        if size.fault:
+            problems.add("bad size", own, f"image {own}: {size.fault}", left_out=False)
         annotations = []
         captions = []
         for place, row in enumerate(rows.pop(key, ())):
@@ -204,12 +207,11 @@ def _annotation(id: str, row: Row, names: Mapping[str, str], size: Size) -> Anno
         category = names[number]
     mask = read_mask(row.get("segmentation"), size)
     box = read_box(row.get("bbox"))
-    area = row.get("area")
-    area = float(area) if isinstance(area, int | float) and not isinstance(area, bool) else None
+    area = read_area(row.get("area"))
     columns = {name: value for name, value in row.items() if name not in _ANNOTATION_KEYS and value is not None}
     if "answers" in columns or "answer" in columns:
         columns["answers"] = _answers(columns.get("answers", columns.pop("answer", None)))
-    crowd, ignore = bool(row.get("iscrowd")), bool(row.get("ignore"))
+    crowd, ignore = read_flag(row.get("iscrowd")), read_flag(row.get("ignore"))
     return Annotation(id, category, box, mask, area, crowd, ignore, columns)
 
 

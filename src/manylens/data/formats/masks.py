@@ -63,8 +63,7 @@ def read(source: Path, images: Path | None, problems: Problems) -> Source:
         problems: Takes masks without a picture, pictures without a mask, and values without a name.
 
     Raises:
-        DataError: It is no such folder, or names are not as described; and while the records stream, a mask is cut
-            short or in colours.
+        DataError: It is no such folder, or names are not as described.
     """
     if not source.is_dir():
         raise DataError(f"{source}: no such folder", "give the folder that holds images and masks")
@@ -154,7 +153,10 @@ def _found(masks: list[Path]) -> _Classes:
     values: set[int] = set()
     binary = True
     for mask in masks:
-        labels = read_values(mask)
+        try:
+            labels = read_values(mask)
+        except DataError:
+            continue  # taken down when its picture's turn comes
         here = set(np.unique(labels).tolist())
         binary &= labels.dtype == np.bool_ or here <= {0, 255}
         values |= here
@@ -179,7 +181,11 @@ def read_values(path: Path) -> npt.NDArray[np.generic]:
 
 def _records(pictures: Path, pairs: list[tuple[str, Path]], classes: _Classes, problems: Problems) -> Iterator[Record]:
     for name, mask in pairs:
-        labels = read_values(mask)
+        try:
+            labels = read_values(mask)
+        except DataError as error:
+            problems.add("unreadable mask", name, f"image {name}: {error.what}")
+            continue
         if classes.binary or labels.dtype == np.bool_:
             labels = (labels != 0).astype(np.uint8)
         height, width = labels.shape

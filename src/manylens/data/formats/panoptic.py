@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manylens.data.formats import Source, coco, shared
-from manylens.data.formats.shapes import BrokenError, Size, read_box
+from manylens.data.formats.shapes import BrokenError, Size, read_area, read_box, read_flag
 from manylens.data.problems import DataError, Problems
 from manylens.data.records import Annotation, Record
 
@@ -36,8 +36,7 @@ def read(source: Path, images: Path | None, problems: Problems) -> Source:
         problems: Where broken rows are taken down.
 
     Raises:
-        DataError: The file cannot be read or is not of this form, or no folder of PNGs is found; and while the records
-            stream, a PNG is cut short or has no colours.
+        DataError: The file cannot be read or is not of this form, or no folder of PNGs is found.
     """
     content = coco.load(source, ("images", "annotations", "categories"))
     categories, names = coco.read_categories(source, content["categories"], problems)
@@ -50,7 +49,10 @@ def read(source: Path, images: Path | None, problems: Problems) -> Source:
         segments = row.get("segments_info")
         if not isinstance(segments, list) or not all(isinstance(segment, dict) for segment in segments):
             raise DataError(f"{source}: annotations[{place}] has no list 'segments_info'", "give a panoptic JSON")
-        rows[image_id] = row
+        if image_id in rows:
+            problems.add("duplicate id", image_id, f"annotation of image {image_id}: another is of this image")
+        else:
+            rows[image_id] = row
     png_of = _pngs(source, [row["file_name"] for row in rows.values()])
     for image_id in rows.keys() - {shared.id_of(picture["id"]) for picture in content["images"]}:
         problems.add("unknown image", image_id, f"annotation of image {image_id}: no image has this id")
@@ -63,7 +65,7 @@ def _pngs(source: Path, names: list[str]) -> Callable[[str], Path]:
     folder = source.absolute().parent
     places = [folder / source.stem, folder]
     png_of = shared.locator(names, places)
-    if names and not any(png_of(name).is_file() for name in names):
+    if names and not any(shared.is_file(png_of(name)) for name in names):
         looked = " and ".join(str(place / names[0]) for place in places)
         raise DataError(f"{source}: its PNGs are not found (looked for {looked})", f"put them into {places[0]}")
     return png_of
@@ -81,13 +83,19 @@ def _records(
     for picture in pictures:
         key = str(shared.id_of(picture["id"]))
         size = Size(path_of(picture["file_name"]), picture)
+        if size.fault:
+            problems.add("bad size", key, f"image {key}: {size.fault}", left_out=False)
         annotations: tuple[Annotation, ...] = ()
         if key in rows:
             png = png_of(rows[key]["file_name"])
-            if not png.is_file():
+            if not shared.is_file(png):
                 problems.add("missing mask", key, f"image {key}: its PNG {png} is missing")
                 continue
-            numbers = read_numbers(png)
+            try:
+                numbers = read_numbers(png)
+            except DataError as error:
+                problems.add("unreadable mask", key, f"image {key}: {error.what}")
+                continue
             height, width = numbers.shape
             if None not in size.stated and size.stated != (width, height):
                 stated = "{} x {}".format(*size.stated)
@@ -131,10 +139,12 @@ def _segments(
             problems.add(error.kind, id, f"segment {id}: {error}")
             continue
         on = numbers == int(number)
-        area = row.get("area")
-        area = float(area) if isinstance(area, int | float) else float(on.sum())
+        area = read_area(row.get("area"))
+        area = float(on.sum()) if area is None else area
         columns = {key: value for key, value in row.items() if key not in _SEGMENT_KEYS and value is not None}
-        yield Annotation(id, names[category], box, shared.encode(on), area, bool(row.get("iscrowd")), columns=columns)
+        yield Annotation(
+            id, names[category], box, shared.encode(on), area, read_flag(row.get("iscrowd")), columns=columns
+        )
     for number in sorted(left):
         message = f"segment {image_id}:{number}: is in the PNG and not in segments_info; its pixels are void"
         problems.add("unknown segment", f"{image_id}:{number}", message)

@@ -30,10 +30,14 @@ class Size:
     """The size of a picture, from the labels, else from the file when a polygon needs it."""
 
     stated: tuple[int, int] | tuple[None, None]
+    fault: str
 
     def __init__(self, path: Path, picture: Mapping[str, Any]) -> None:
         self.path = path
-        width, height = (_side(picture.get(key)) for key in ("width", "height"))
+        given = picture.get("width"), picture.get("height")
+        width, height = map(_side, given)
+        wrong = any(side is not None for side in given) and None in (width, height)
+        self.fault = f"its size is {given[0]} x {given[1]}; taken as not known" if wrong else ""
         self.stated = (None, None) if width is None or height is None else (width, height)
 
     def need(self) -> tuple[int, int]:
@@ -50,8 +54,23 @@ class Size:
 
 
 def _side(value: Any) -> int | None:
-    whole = isinstance(value, int | float) and math.isfinite(value) and 1 <= value < 2**31
+    whole = isinstance(value, int | float) and 1 <= value < 2**31  # NaN is not
     return int(value) if whole else None
+
+
+def read_area(value: Any) -> float | None:
+    """An area; NaN where it is no number, which the check of all rows takes down."""
+    if value is None:
+        return None
+    try:
+        return math.nan if isinstance(value, bool | str) else float(value)
+    except (OverflowError, TypeError):
+        return math.nan
+
+
+def read_flag(value: Any) -> bool:
+    """What is 1 or true, as a number or in words."""
+    return value.strip().lower() in ("1", "true", "yes") if isinstance(value, str) else bool(value)
 
 
 def read_box(value: Any) -> Box | None:
@@ -62,7 +81,7 @@ def read_box(value: Any) -> Box | None:
         if not isinstance(value, list | tuple):
             raise TypeError
         x, y, width, height = (float(number) for number in value)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise BrokenError("bad box", f"its bbox is not four numbers: {str(value)[:60]}") from error
     return x, y, x + width, y + height
 
@@ -93,6 +112,8 @@ def _check_polygon(polygon: Any) -> None:
         raise BrokenError("unreadable mask", "a polygon of it has not three corners or more")
     try:
         far = not all(map(math.isfinite, polygon)) or max(polygon) > _FARTHEST or min(polygon) < -_FARTHEST
+    except OverflowError:
+        far = True
     except TypeError as error:
         raise BrokenError("unreadable mask", "a polygon of it holds what is no number") from error
     if far:
@@ -102,5 +123,5 @@ def _check_polygon(polygon: Any) -> None:
 def _run_lengths(value: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         return rle.packed(value)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise BrokenError("unreadable mask", f"its RLE cannot be read ({error})") from error

@@ -50,6 +50,7 @@ _SPLITS = {
 }
 _SPLIT_IN_NAME = re.compile(rf"(?<![a-z])({'|'.join(sorted(_SPLITS, key=len, reverse=True))})(?![a-z])")
 _PROBED = 20
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # of a character beyond the 65,536th, alone or as a pair
 
 
 def split_of(folder: str) -> str:
@@ -73,6 +74,11 @@ def is_picture(name: str) -> bool:
     return not hidden(name) and os.path.splitext(name)[1].lower() in PICTURES  # noqa: PTH122 (called a million times)
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a name that no disk takes is none, and a folder that may not be entered has none."""
+    return os.path.isfile(path)  # noqa: PTH113 (Path.is_file raises for these)
+
+
 def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Every folder below, as a relative path with slashes, with its pictures; sorted, links followed once."""
     seen: set[str] = set()
@@ -85,6 +91,9 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
         seen.add(real)
         with os.scandir(place) as entries:
             found = sorted((entry.name, entry.is_dir()) for entry in entries if not hidden(entry.name))
+        for name, _ in found:
+            if not name.isascii() and name != name.encode("utf-8", "replace").decode():
+                raise DataError(f"{place}: the name {name!a} in it is not UTF-8", "rename it")
         yield relative, [name for name, is_folder in found if not is_folder and is_picture(name)]
         for name, is_folder in found:
             if is_folder:
@@ -122,11 +131,11 @@ def locator(names: Sequence[str], roots: Sequence[Path]) -> Callable[[str], Path
     probed = [_posix(name) for name in names[:_PROBED]]
     ways = [(root, whole) for root in roots for whole in (True, False)]
     root, whole = next(
-        (way for way in ways if any((way[0] / _part(name, way[1])).is_file() for name in probed)), (roots[0], True)
+        (way for way in ways if any(is_file(way[0] / _part(name, way[1])) for name in probed)), (roots[0], True)
     )
 
     def path_of(name: str) -> Path:
-        if "\\" in name and (root / name).is_file():
+        if "\\" in name and is_file(root / name):
             return Path(os.path.abspath(root / name))  # noqa: PTH100
         return Path(os.path.abspath(root / _part(_posix(name), whole)))  # noqa: PTH100 (links stay links)
 
@@ -154,14 +163,20 @@ def read_json(path: Path) -> Any:
         DataError: It is missing, cannot be read, or is no JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        content = path.read_bytes()
+        parsed = json.loads(content)
+        if _HALF.search(content):  # rare, and no file that is made of it could hold it
+            json.dumps(parsed, ensure_ascii=False).encode()
+        return parsed
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})", "check the path") from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}: {error.msg}"
         raise DataError(f"{path}: not JSON ({where})", "get a whole copy of it") from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (UnicodeError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({type(error).__name__})", "save it as JSON in UTF-8") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON (a number of thousands of digits)", "write numbers as they are") from error
 
 
 def write_json(path: Path, pieces: Iterable[tuple[str, Iterable[Any]]]) -> Path:

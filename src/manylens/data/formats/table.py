@@ -215,7 +215,7 @@ class _Reader:
         mask = None
         if "mask" in known:
             path = mask_of(known["mask"])
-            if not path.is_file():
+            if not shared.is_file(path):
                 raise BrokenError("missing mask", f"there is no mask {path}")
             mask = cells.read_mask(path)
         category = known.get("category" if "category" in self.columns.fields else "label", "")
