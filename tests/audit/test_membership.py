@@ -78,6 +78,11 @@ def test_the_rank_test_is_that_of_scipy(signal) -> None:
     assert np.sign(z) == np.sign(right.statistic - 100 * 200 / 2)
 
 
+def test_a_value_at_the_threshold_is_told_positive() -> None:
+    ranking = Ranking.of(np.array([3.0, 2, 1]), np.array([False, True, False]), np.ones((3, 3)))
+    assert ranking.advantage_at(np.array([2.0, 2.5, 1])) == pytest.approx([0.5, -0.5, 0])
+
+
 @pytest.mark.parametrize("value", [0.1, 0.0, -0.7])
 def test_members_that_are_all_equal_are_told_at_their_mean(value: float) -> None:
     member = np.arange(60) < 40

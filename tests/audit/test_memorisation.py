@@ -257,6 +257,20 @@ def test_planted_copies_are_found_and_nothing_else(session, folders) -> None:
     assert (found.made, found.train, found.model) == ("made", "train", "manylens/a")
 
 
+def test_ratios_and_distances_are_those_of_the_vectors(session, folders) -> None:
+    tally = memorisation(*folders, session=session, resamples=0, neighbours=10).tally
+    made, train, held = (
+        np.stack([one.vector for one in session.map("embed", sorted(folder.glob("*.png")))]).astype(float)
+        for folder in folders
+    )
+    apart = np.sort(1 - made @ train.T, axis=1)
+    assert tally.distance == pytest.approx(apart[:, 0], abs=2e-6)
+    assert tally.ratio == pytest.approx(apart[:, 0] / apart[:, 1:11].mean(axis=1), abs=1e-4)
+    assert tally.other == pytest.approx((1 - made @ held.T).min(axis=1), abs=2e-6)
+    assert tally.held == pytest.approx((1 - held @ train.T).min(axis=1), abs=2e-6)
+    assert tally.threshold == pytest.approx(np.quantile(tally.held, 0.05))
+
+
 def test_unrelated_pictures_give_no_evidence(session, folders, tmp_path: Path) -> None:
     _, train, held = folders
     made = save(tmp_path / "new", **{f"m{i:02d}": photo(300 + i) for i in range(40)})

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -101,10 +101,10 @@ def memorisation(
     if sources.held is not None:
         held_records, held_vectors = _table(encoder, sources.held, "held-out picture", steps.next())
     search = Neighbours(np.concatenate([made_vectors, held_vectors]), neighbours + 1)
-    trained: list[Record] = []
+    trained: list[_Trained] = []
     for record, vector in encoder.vectors(sources.train, "training picture", steps.next()):
         search.add(vector)
-        trained.append(Record(record.id, record.path))
+        trained.append(_Trained(record.id, str(record.path)))
     if not trained:
         raise DataError(f"{sources.train.name}: no training picture can be read", "give pictures")
     distances, places = search.found([record.id for record in trained])
@@ -132,6 +132,13 @@ def memorisation(
         problems=problems,
         notes=_notes(tally, neighbours, percentile, sources.held is not None),
     )
+
+
+class _Trained(NamedTuple):
+    """What is kept of a training picture, of which there may be a million."""
+
+    id: str
+    path: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,20 +206,20 @@ class _Looks:
     def __init__(self) -> None:
         self._of = lru_cache(maxsize=2048)(_look)
 
-    def closest(self, record: Record, nearest: Sequence[Record]) -> tuple[int, Likeness]:
+    def closest(self, record: Record, nearest: Sequence[_Trained]) -> tuple[int, Likeness]:
         """Which of the nearest a picture is a copy of, and how alike they are; the first where it is of none."""
         found = [self.compare(record, other) for other in nearest[:_CANDIDATES]]
         copies = [place for place, one in enumerate(found) if one.copy]
         best = min(copies, key=lambda place: found[place].distance, default=0)
         return best, found[best]
 
-    def compare(self, one: Record, other: Record) -> Likeness:
+    def compare(self, one: Record, other: _Trained) -> Likeness:
         """How alike two pictures are."""
-        looks = self._of(one.path), self._of(other.path)
+        looks = self._of(str(one.path)), self._of(other.path)
         return NONE if looks[0] is None or looks[1] is None else likeness(looks[0], looks[1])
 
 
-def _look(path: Path) -> Look | None:
+def _look(path: str) -> Look | None:
     try:
         return Look.of(Image.of(path))
     except ManylensError:
@@ -230,7 +237,7 @@ def _table(
 
 
 def _unseen(
-    held: Sequence[Record], distances: FloatArray, nearest: Sequence[Record], looks: _Looks, problems: Problems
+    held: Sequence[Record], distances: FloatArray, nearest: Sequence[_Trained], looks: _Looks, problems: Problems
 ) -> list[int]:
     """The held-out pictures that are no copies of training pictures."""
     kept = []
@@ -271,7 +278,7 @@ def _units(records: Sequence[Record], columns: Sequence[str]) -> Units:
 def _pairs(
     tally: MemorisationTally,
     made: Sequence[Record],
-    trained: Sequence[Record],
+    trained: Sequence[_Trained],
     distances: FloatArray,
     places: npt.NDArray[np.int64],
     compared: Sequence[tuple[int, Likeness]],
@@ -289,7 +296,7 @@ def _pairs(
                 made[i].id,
                 other.id,
                 str(made[i].path),
-                str(other.path),
+                other.path,
                 float(distances[i, which]),
                 float(tally.ratio[i]),
                 alike.distance,
