@@ -87,6 +87,12 @@ def test_a_class_of_one_picture_is_not_told_to_be_better() -> None:
     assert not found.real
 
 
+def test_two_pictures_prove_nothing_though_they_agree() -> None:
+    found = compare(tally([0.1, 0.9]), tally([0.15, 0.95])).differences["iou"]
+    assert 0.05 < found.p < 1
+    assert not found.real
+
+
 def test_units_of_one_id_in_different_pictures_are_not_the_same() -> None:
     a = tally([0.1, 0.2, 0.3], ["x", "y", "z"])
     b = tally([0.9, 0.2, 0.3], ["elsewhere", "y", "z"])

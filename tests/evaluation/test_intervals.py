@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manylens.data.problems import DataError
-from manylens.evaluation.intervals import Draws, Estimate, estimates, interval, narrowed, widened
+from manylens.evaluation.intervals import Draws, Estimate, about, estimates, interval, narrowed, widened
 from manylens.evaluation.tally import RatioTally, Tally, Units
 
 
@@ -94,6 +94,16 @@ def test_a_class_of_three_pictures_has_no_interval(pictures: int, said: bool) ->
     found = estimates(tally(values))["iou"]
     assert found.value == pytest.approx(np.nanmean(values))
     assert math.isnan(found.low) is not said
+
+
+def test_a_moved_interval_stays_in_what_the_figure_can_be_and_its_difference_need_not() -> None:
+    from manylens.evaluation.detection_tally import DetectionTally
+
+    one = DetectionTally(Units("image", [], []))
+    values = np.array([0.0, 0.1, 0.2])
+    assert about(one, "AP/cat", 0.05, values).tolist() == pytest.approx([0, 0.05, 0.15])
+    assert about(one, "AP", 0.05, values, difference=True).tolist() == pytest.approx([-0.05, 0.05, 0.15])
+    assert about(one, "AR100", 0.05, values).tolist() == values.tolist()
 
 
 @pytest.mark.parametrize("count", [5, 10, 30])

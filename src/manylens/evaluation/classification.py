@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -51,6 +51,7 @@ class ClassificationTally(Tally):
     main: ClassVar[str] = "accuracy"
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"ECE"})
     recentred: ClassVar[frozenset[str]] = frozenset({"ECE"})
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {"ECE": (0.0, 1.0)}
 
     names: Sequence[str] = ()
     labels: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))

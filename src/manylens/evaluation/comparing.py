@@ -14,6 +14,7 @@ from manylens.evaluation.intervals import LEVEL, RESAMPLES, Draws, Estimate, abo
 from manylens.evaluation.results import Evaluation, opened
 from manylens.evaluation.tally import FloatArray, Tally
 
+_ROUNDING = 1e-9  # share of a difference below which its spread is none
 _HARMLESS = frozenset({"resamples", "seed", "slices", "strict", "max_cost"})
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class Difference:
         b: Of the second.
         difference: ``b - a`` with its paired interval.
         p: Two-sided bootstrap p-value; for per-class figures corrected for their number (Holm 1979). Where no resample
-            changes the sign, what a normal distribution of their mean and spread has beyond 0, for their number says
-            only that it is small. NaN where the figure rests on three pictures or fewer.
+            changes the sign, what a distribution of their mean and spread has beyond 0, for their number says only
+            that it is small. NaN where the figure rests on three pictures or fewer.
         real: Whether ``p`` is below 1 - level.
         better: ``a`` or ``b`` where the difference is real, else empty.
     """
@@ -162,7 +163,8 @@ def _compared(a: Tally, b: Tally, resamples: int, seed: int, level: float) -> Co
             figures_b = b.figures(counts[:, np.maximum(draws.index(b.units.clusters), 0)] * base_b)
             blocks.append({name: figures_b[name] - figures_a[name] for name in names})
     rows = {name: np.concatenate([block[name] for block in blocks]) if blocks else np.zeros(0) for name in names}
-    rows = {name: about(a, name, float(points_b[name][0] - points_a[name][0]), rows[name]) for name in names}
+    gains = {name: float(points_b[name][0] - points_a[name][0]) for name in names}
+    rows = {name: about(a, name, gains[name], rows[name], difference=True) for name in names}
     chance = {name: _p_value(rows[name], len(draws.names)) for name in names}
     chance |= _holm({name: p for name, p in chance.items() if "/" in name})
     found = {}
@@ -190,9 +192,9 @@ def _p_value(differences: FloatArray, clusters: int) -> float:
         return math.nan
     crossed = min(np.count_nonzero(known <= 0), np.count_nonzero(known >= 0))
     tail = min(0.5, (crossed + 1) / (len(known) + 1))
-    spread = float(known.std())
-    if not crossed and spread > 0:
-        tail = min(tail, math.erfc(abs(float(known.mean())) / spread / math.sqrt(2)) / 2)
+    middle, spread = abs(float(known.mean())), float(known.std())
+    if not crossed and spread > _ROUNDING * middle:
+        tail = min(tail, math.erfc(middle / spread / math.sqrt(2)) / 2)
     return 2 * narrowed(tail, clusters)
 
 

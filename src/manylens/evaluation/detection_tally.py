@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -47,7 +47,8 @@ class DetectionTally(Tally):
 
     measure: ClassVar[str] = "detection"
     main: ClassVar[str] = "AP"
-    recentred: ClassVar[frozenset[str]] = frozenset({"AP", "AP50", "AP75", "APs", "APm", "APl"})
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = dict.fromkeys(FIGURES[:6], (0.0, 1.0))
+    recentred: ClassVar[frozenset[str]] = frozenset(limits)
 
     kind: str = "box"
     names: Sequence[str] = ()

@@ -7,7 +7,7 @@ EMNLP 2021). Figures on different features cannot be compared: the report names 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -63,6 +63,7 @@ class GenerationTally(Tally):
     main: ClassVar[str] = "FID"
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"FID", "KID x1000"})
     recentred: ClassVar[frozenset[str]] = frozenset({"FID", "KID x1000"})
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {"FID": (0.0, np.inf)}
     resamples: ClassVar[int | None] = 200
 
     made: Features = field(default_factory=lambda: np.zeros((0, 0), np.float32))

@@ -135,11 +135,21 @@ def capped(tally: Tally, resamples: int) -> int:
     return resamples if most is None else min(resamples, most)
 
 
-def about(tally: Tally, figure: str, point: float, values: FloatArray) -> FloatArray:
-    """Resampled values, moved so that their median is the point where the tally asks for that."""
-    if figure.split("/")[0] not in tally.recentred or bool(np.isnan(values).all()):
+def about(tally: Tally, figure: str, point: float, values: FloatArray, *, difference: bool = False) -> FloatArray:
+    """Resampled values, moved so that their median is the point where the tally asks for that.
+
+    Args:
+        tally: What was counted.
+        figure: Its name.
+        point: The figure itself.
+        values: ``(R,)``.
+        difference: Whether they are differences of the figure, which may be below what the figure can be.
+    """
+    plain = figure.split("/")[0]
+    if plain not in tally.recentred or bool(np.isnan(values).all()):
         return values
-    return values + (point - float(np.nanmedian(values)))
+    moved = values + (point - float(np.nanmedian(values)))
+    return moved if difference else np.clip(moved, *tally.limits.get(plain, (-np.inf, np.inf)))
 
 
 def enough(values: FloatArray, level: float = LEVEL) -> FloatArray:

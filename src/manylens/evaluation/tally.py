@@ -69,6 +69,7 @@ class Tally(ABC):
         lower_is_better: Figures of which less is more (errors, FID).
         recentred: Figures that repeated pictures push to one side (FID sees too little variety): their intervals are
             moved to lie about the figure itself.
+        limits: Least and most that such a figure can be: no interval is moved past them.
         resamples: The most bootstrap resamples that are worth their cost; None for as many as are asked for.
     """
 
@@ -76,6 +77,7 @@ class Tally(ABC):
     main: ClassVar[str] = ""
     lower_is_better: ClassVar[frozenset[str]] = frozenset()
     recentred: ClassVar[frozenset[str]] = frozenset()
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {}
     resamples: ClassVar[int | None] = None
 
     units: Units
