@@ -52,6 +52,14 @@ def test_a_folder_without_an_evaluation_is_one_line(capsys, folders, tmp_path, m
     assert err.count("\n") == 1
 
 
+def test_the_folder_of_an_audit_will_do(capsys, folders) -> None:
+    for folder in folders:
+        (folder / "report.json").unlink()
+    code, out, _ = run(capsys, *folders)
+    assert code == 0
+    assert "real, b is better" in out
+
+
 def test_figures_that_are_not_defined_are_left_away(capsys, tmp_path) -> None:
     evaluation(np.full(60, np.nan)).save(tmp_path / "a")
     code, out, _ = run(capsys, tmp_path / "a", tmp_path / "a")

@@ -210,7 +210,7 @@ def opened(source: Tally | Evaluation | str | os.PathLike[str]) -> tuple[Tally, 
     """The tally, and the evaluation where there is one.
 
     Args:
-        source: A tally, an evaluation, the folder that it was saved in, or a tally's file.
+        source: A tally, an evaluation, the folder that it or an audit was saved in, or a tally's file.
 
     Raises:
         DataError: The folder holds no evaluation.
@@ -222,6 +222,8 @@ def opened(source: Tally | Evaluation | str | os.PathLike[str]) -> tuple[Tally, 
     if isinstance(source, Evaluation):
         return source.tally, source
     path = Path(source)
+    if path.is_dir() and not (path / REPORT).exists() and (path / TALLY).is_file():
+        return Tally.load(path / TALLY), None  # of an audit
     if path.is_dir():
         evaluation = Evaluation.load(path)
         return evaluation.tally, evaluation
