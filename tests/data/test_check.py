@@ -77,7 +77,13 @@ def test_a_box_over_the_border_is_cut(right, box, cut, said):
 def test_boxes_of_pictures_of_unknown_size(right):
     boxes = ((0, 0, 1e6, 5), (-5, 0, 5, 5), (-5, 0, -1, 5))
     parts = tuple(Annotation(f"a{i}", "cat", box) for i, box in enumerate(boxes))
-    found, problems = run([replace(right, width=None, height=None, annotations=parts)])
+    unsized = replace(right, width=None, height=None, annotations=parts)
+    found, problems = run([unsized])  # the head of the file tells it
+    assert [one.box for one in found[0].annotations] == [(0, 0, 20, 5), (0, 0, 5, 5)]
+    assert (found[0].width, found[0].height) == (None, None)
+    assert (len(problems), problems.left_out) == (3, 1)
+    right.path.write_text("no picture")
+    found, problems = run([unsized])
     assert [one.box for one in found[0].annotations] == [(0, 0, 1e6, 5), (0, 0, 5, 5)]
     assert (len(problems), problems.left_out) == (2, 1)
 

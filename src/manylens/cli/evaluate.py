@@ -68,7 +68,7 @@ def evaluate(
         typer.Option("--slice", metavar="FIELD", help="Figures by a column, by class or by size; may be repeated."),
     ] = None,
     resamples: Annotated[int, typer.Option("--resamples", min=0, help="Of the bootstrap.")] = 1000,
-    seed: Annotated[int, typer.Option("--seed", help="Of every random step.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of every random step.")] = 0,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first records.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Make every problem of the data an error.")] = False,
     max_cost: Annotated[

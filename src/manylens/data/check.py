@@ -11,6 +11,7 @@ from manylens.data import rle
 from manylens.data.formats import shared
 from manylens.data.problems import DataError, Problems
 from manylens.data.records import Annotation, Box, Category, Record
+from manylens.data.sizes import upright_size
 
 _ROUNDING = 0.01
 """Pixels that a box may reach over the border without a word: what rounding in a file leaves."""
@@ -29,7 +30,8 @@ def checked(
         records: From a reader.
         categories: All classes; where there are none, any name is right.
         problems: Takes what is wrong.
-        pictures: Whether the files of the pictures must be there; they are looked for, never opened.
+        pictures: Whether the files of the pictures must be there; they are looked for, and
+            their heads are read where a box needs a size that the labels do not say; none is decoded.
     """
     names = {one.name for one in categories}
     ids: set[int] = set()
@@ -46,7 +48,8 @@ def checked(
             size = f"{record.width} x {record.height}"
             problems.add("bad size", record.id, f"image {record.id}: its size is {size}", left_out=False)
             record = replace(record, width=None, height=None)
-        kept = (_annotation(one, record, names, annotation_ids, problems) for one in record.annotations)
+        sized = _sized(record) if pictures else record
+        kept = (_annotation(one, sized, names, annotation_ids, problems) for one in record.annotations)
         yield replace(record, annotations=tuple(one for one in kept if one is not None))
 
 
@@ -106,6 +109,15 @@ def _wrong_record(record: Record, names: set[str], ids: set[int], pictures: bool
     if names and record.label and record.label not in names:
         return "unknown category", f"image {record.id}: its label {record.label!r} is no category"
     return None
+
+
+def _sized(record: Record) -> Record:
+    """The record with the size of its picture, where boxes or masks need one and the labels say none."""
+    stated = record.width is not None and record.height is not None
+    if stated or all(one.box is None and one.mask is None for one in record.annotations):
+        return record
+    width, height = upright_size(record.path) or (None, None)
+    return replace(record, width=width, height=height)
 
 
 def _annotation(

@@ -53,7 +53,9 @@ def in_split(splits: Splits, wanted: str) -> Flags:
     """
     counts = splits.counts()
     if wanted not in counts:
-        raise DataError(f"split {wanted!r}: there is none", _there("the splits are", [name or "''" for name in counts]))
+        named = [name or "''" for name in counts] if any(counts) else []
+        remedy = _there("the splits are", named) if named else "the data has no splits; see manylens dataset split"
+        raise DataError(f"split {wanted!r}: there is none", remedy)
     return splits.codes == splits.names.index(wanted)
 
 

@@ -108,7 +108,9 @@ def watched(dataset: Iterable[T], progress: Progress | None, line: Callable[[T],
 def image_of(record: Record, problems: Problems) -> Image | None:
     """The picture of a record; one that cannot be read is a problem, and None."""
     try:
-        return record.image()
+        image = record.image()
+        _ = image.size  # decoded here, so that a broken file costs its record and not the run
+        return image
     except MediaError as error:
         _unreadable(record, error, problems)
         return None

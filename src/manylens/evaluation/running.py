@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manylens.data.problems import Problems
+from manylens.data.sizes import other_size
 from manylens.errors import CostError, ManylensError, MediaError, UnsupportedError
 from manylens.evaluation import driving
 from manylens.evaluation.asking import Setup
@@ -105,6 +106,11 @@ class Run:
 
         def requests() -> Iterator[Mapping[str, Any]]:
             for record in records:
+                if size := other_size(record):
+                    made_for = f"its labels are for {record.width} x {record.height} pixels"
+                    what = f"image {record.id}: {made_for}, the upright picture is {size[0]} x {size[1]}; left out"
+                    self.problems.add("image size", record.id, what)
+                    continue
                 asked = protocol.ask(record, setup)
                 waiting.append((record, list(asked)))
                 yield from asked.values()

@@ -20,7 +20,7 @@ LABELS = np.array([[0, 0, 1, 1], [0, 2, 2, 255], [0, 2, 2, 255]], np.uint8)
 
 
 def folder(tmp_path, values=LABELS, names=None, mode=None, mask="masks/x.png", image="images/x.jpg"):
-    picture(tmp_path / image, (4, 3))
+    picture(tmp_path / image, np.asarray(values).shape[1::-1])
     label_png(tmp_path / mask, values, mode)
     for name, content in (names or {}).items():
         (tmp_path / name).write_text(content, encoding="utf-8")

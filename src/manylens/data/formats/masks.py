@@ -19,6 +19,7 @@ import numpy.typing as npt
 from manylens.data.formats import Source, shared
 from manylens.data.problems import DataError, Problems
 from manylens.data.records import Annotation, Category, Record
+from manylens.data.sizes import upright_size
 from manylens.media import atomic_write
 
 if TYPE_CHECKING:
@@ -189,6 +190,10 @@ def _records(pictures: Path, pairs: list[tuple[str, Path]], classes: _Classes, p
         if classes.binary or labels.dtype == np.bool_:
             labels = (labels != 0).astype(np.uint8)
         height, width = labels.shape
+        if (size := upright_size(pictures / name) or (width, height)) != (width, height):
+            what = f"image {name}: is {size[0]} x {size[1]} pixels, its mask {width} x {height}"
+            problems.add("mask size", name, what)
+            continue
         folder = name.split("/")[0] if "/" in name else ""
         annotations = tuple(_annotations(name, labels, classes, problems))
         yield Record(name, pictures / name, width, height, shared.split_of(folder), annotations=annotations)

@@ -161,6 +161,8 @@ class _Reader:
             other = rows[same.index(False)][self.columns.fields["image"]]
             self.problems.add("duplicate id", id, f"image {id}: is {image} and {other}; the second is left out")
             rows, parts = list(itertools.compress(rows, same)), list(itertools.compress(parts, same))
+        for field in ("label", "split"):
+            self._tell_other(field, id, rows if field == "split" else list(itertools.compress(rows, map(not_, parts))))
         of_parts = list(itertools.compress(rows, parts))
         # Without a column for their classes, the label of a row with a part is that part's.
         of_picture = rows if "category" in self.columns.fields else list(itertools.compress(rows, map(not_, parts)))
@@ -182,6 +184,14 @@ class _Reader:
             tuple(self._annotations(id, of_parts, theirs, mask_of)),
             {name: value for name, value in columns.items() if value is not None},
         )
+
+    def _tell_other(self, field: str, id: str, rows: list[Row]) -> None:
+        """Take down that rows of one picture say different things; the first holds."""
+        name = self.columns.fields.get(field)
+        found = [] if name is None else list(dict.fromkeys(row[name] for row in rows if row[name] is not None))
+        if len(found) > 1:
+            message = f"image {id}: its {field} is {found[0]} and {found[1]}; the first holds"
+            self.problems.add(f"two {field}s", id, message, left_out=False)
 
     def _first(self, field: str, rows: list[Row]) -> Any:
         name = self.columns.fields.get(field)
