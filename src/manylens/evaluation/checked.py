@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,17 +44,17 @@ def truth(
     """
     kept: list[Annotation] = []
     for one in record.annotations:
-        name = f"annotation {one.id} of image {record.id}"
         if one.mask is None:
-            problems.add("no mask", one.id, f"{name}: has no mask to judge by; left out")
+            problems.add("no mask", one.id, f"{_named(one, record)}: has no mask to judge by; left out")
         elif not one.ignore and one.category not in known:
-            problems.add("unknown category", one.id, f"{name}: {one.category!r} is no category of the data; left out")
+            what = f"{one.category!r} is no category of the data"
+            problems.add("unknown category", one.id, f"{_named(one, record)}: {what}; left out")
         else:
             kept.append(one)
     at, spans = readable(
         [one.mask or {} for one in kept],
         size,
-        [(one.id, f"annotation {one.id} of image {record.id}") for one in kept],
+        lambda i: (kept[i].id, _named(kept[i], record)),
         problems,
         empty=empty,
     )
@@ -87,17 +87,23 @@ def found(
         wrong_size(record, next(iter(sizes - {size})), size, problems)
         return None
     kept: list[int] = []
+
+    def name_of(i: int) -> tuple[str, str]:
+        id = str(regions.ids[i]) if len(regions.ids) else f"{record.id}/{i}"
+        return id, f"prediction {id} of image {record.id}"
+
+    unscored = np.isnan(np.asarray(regions.scores)).tolist()
     for i, name in enumerate(regions.names):
-        id = _id(regions, i, record)
-        if np.isnan(regions.scores[i]):
-            problems.add("NaN score", id, f"prediction {id} of image {record.id}: its score is not a number; left out")
+        if unscored[i]:
+            id, whole = name_of(i)
+            problems.add("NaN score", id, f"{whole}: its score is not a number; left out")
         elif name not in known:
-            what = f"{name!r} is no category of the data"
-            problems.add("unknown category", id, f"prediction {id} of image {record.id}: {what}; left out")
+            id, whole = name_of(i)
+            problems.add("unknown category", id, f"{whole}: {name!r} is no category of the data; left out")
         else:
             kept.append(i)
-    names = [(id := _id(regions, i, record), f"prediction {id} of image {record.id}") for i in kept]
-    at, spans = readable([regions.masks[i] for i in kept], size, names, problems, empty=False)
+    masks = [regions.masks[i] for i in kept]
+    at, spans = readable(masks, size, lambda i: name_of(kept[i]), problems, empty=False)
     return [kept[i] for i in at], spans
 
 
@@ -110,7 +116,7 @@ def wrong_size(record: Record, said: tuple[int, ...], size: Size, problems: Prob
 def readable(
     masks: Sequence[Mapping[str, Any]],
     size: Size,
-    names: Sequence[tuple[str, str]],
+    name_of: Callable[[int], tuple[str, str]],
     problems: Problems,
     *,
     empty: bool = True,
@@ -120,7 +126,7 @@ def readable(
     Args:
         masks: COCO RLE.
         size: ``(height, width)`` that they must have.
-        names: Id of each, and what to call it.
+        name_of: Gives the id of a mask and what to call it; asked only where something is wrong.
         problems: Takes the others.
         empty: Whether a mask may be empty.
 
@@ -131,15 +137,15 @@ def readable(
     try:
         spans = Spans.of(masks, size)
     except MediaError:  # rare: only now look which one it is
-        at = [i for i in at if _fits(masks[i], size, names[i], problems)]
+        at = [i for i in at if _fits(masks[i], size, name_of(i), problems)]
         spans = Spans.of([masks[i] for i in at], size)
-    areas = spans.areas()
-    if empty or areas.all():
+    nothing = () if empty else spans.empty()
+    if not len(nothing):
         return at, spans
-    for i in np.flatnonzero(areas == 0):
-        id, name = names[at[i]]
+    for i in nothing:
+        id, name = name_of(at[i])
         problems.add("empty mask", id, f"{name}: its mask is empty; left out")
-    at = [at[i] for i in np.flatnonzero(areas)]
+    at = np.delete(at, nothing).tolist()
     return at, Spans.of([masks[i] for i in at], size)
 
 
@@ -160,5 +166,5 @@ def _size(mask: Mapping[str, Any]) -> Size | None:
         return None
 
 
-def _id(regions: Regions, i: int, record: Record) -> str:
-    return str(regions.ids[i]) if len(regions.ids) else f"{record.id}/{i}"
+def _named(one: Annotation, record: Record) -> str:
+    return f"annotation {one.id} of image {record.id}"

@@ -6,7 +6,6 @@ table of intersections takes. Pixels are numbered down the columns, as in COCO's
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from manylens.errors import MediaError
 IntArray = npt.NDArray[np.int64]
 
 _LONGEST = 12  # characters of one number in COCO's string; more would not fit 64 bits
+_STEP_BITS = 32  # of a place on the walk along the pixels, the bits that hold the step there
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,21 +51,34 @@ class Spans:
             MediaError: One is broken, or of another size.
         """
         pixels = size[0] * size[1]
-        runs, bounds = _runs([_text(mask, size) for mask in masks])
+        numbers, bounds = _numbers([_text(mask, size) for mask in masks])
         each = np.diff(bounds)
-        ends = np.cumsum(runs)
-        totals = np.arange(1, len(masks) + 1) * pixels
-        if not each.all() or (len(runs) and runs.min() < 0) or (ends[bounds[1:] - 1] != totals).any():
+        if not each.all():
             raise _broken(size)
-        # Every second run is on the mask; the first is not.
-        number = each // 2
-        owners = np.repeat(np.arange(len(masks)), number)
-        skipped = bounds[:-1] + 1 - 2 * (np.cumsum(number) - number)
-        at = 2 * np.arange(len(owners)) + skipped[owners]
-        stops, lengths = ends[at] - owners * pixels, runs[at]
-        if not lengths.all():
-            owners, stops, lengths = (one[lengths > 0] for one in (owners, stops, lengths))
-        return cls(size, len(masks), stops - lengths, stops, owners)
+        # Runs come in pairs, off the mask and on it. From the fourth on, each is the difference to the run 2 before.
+        pairs = each // 2
+        owners = np.repeat(np.arange(len(masks)), pairs)
+        stops = np.cumsum(pairs)
+        at = 2 * np.arange(len(owners)) + np.repeat(bounds[:-1] - 2 * (stops - pairs), pairs)
+        off, on = numbers[at], numbers[at + 1]
+        some = pairs > 0
+        first, last = (stops - pairs)[some], stops[some] - 1
+        lead, off[first] = off[first], 0
+        off, on = _restarted(off, first), _restarted(on, first)
+        # What is left over is off the mask too.
+        left = np.where(each % 2, numbers[bounds[1:] - 1], 0)
+        left[some] += np.where(each[some] % 2, off[last], 0)
+        off[first] = lead
+        # Seen as unsigned, what is below 0 is far too large.
+        if any(runs.view(np.uint64).max(initial=0) > pixels for runs in (off, on, left)):
+            raise _broken(size)
+        ends = _restarted(off + on, first)
+        left[some] += ends[last]
+        if (left != pixels).any():
+            raise _broken(size)
+        if not on.all():
+            owners, ends, on = (one[on > 0] for one in (owners, ends, on))
+        return cls(size, len(masks), ends - on, ends, owners)
 
     @classmethod
     def of_map(cls, ids: npt.NDArray[np.integer], empty: int = 0) -> tuple[Spans, IntArray]:
@@ -91,9 +104,14 @@ class Spans:
         size = (int(ids.shape[0]), int(ids.shape[1]))
         return cls(size, len(known), starts[on], ends[on], owners.astype(np.int64)), known.astype(np.int64)
 
-    def areas(self) -> IntArray:
-        """Pixels of each mask, ``(count,)``."""
-        return _sums(self.owners, self.ends - self.starts, self.count)
+    @property
+    def pixels(self) -> int:
+        """Pixels of all masks together; one that belongs to two is counted twice."""
+        return int(self.ends.sum() - self.starts.sum())
+
+    def empty(self) -> IntArray:
+        """Which masks have no pixel, ascending."""
+        return np.flatnonzero(np.bincount(self.owners, minlength=self.count) == 0)
 
     @property
     def overlap(self) -> bool:
@@ -107,36 +125,29 @@ class Spans:
             ``(count + 1, other.count + 1)``; row 0 and column 0 stand for the pixels that are in no mask. None where
             a pixel is in two masks of one side: take them apart first.
         """
-        # Walk along the pixels: each span adds its number where it starts and takes it back where it ends. Scattering
-        # the steps and looking for what is not 0 is several times faster than sorting them.
-        pixels = self.size[0] * self.size[1]
-        mine, others = self._steps(), other._steps()
-        if mine is None or others is None:
+        pixels, wide = self.size[0] * self.size[1], other.count + 1
+        size = (self.count + 1) * wide
+        # Walk along the pixels: each span adds its number where it starts and takes it back where it ends. Place and
+        # step are one number to sort; a stable sort, since that is quick where most is in order already.
+        steps = np.sort(np.concatenate([self._steps(wide), other._steps(1)]), kind="stable")
+        points = (steps + (1 << (_STEP_BITS - 1))) >> _STEP_BITS
+        at = np.cumsum(steps - (points << _STEP_BITS))
+        if at.max(initial=0) >= size:
             return None
-        points = np.flatnonzero((mine | others)[:-1] != 0)
-        lengths = np.diff(points, append=pixels)
-        before = int(points[0]) if points.size else pixels
-        rows, columns = np.cumsum(mine[points], dtype=np.int64), np.cumsum(others[points], dtype=np.int64)
-        for spans, at in ((self, rows), (other, columns)):
-            if lengths[at != 0].sum() != (spans.ends - spans.starts).sum():
-                return None
-        wide = other.count + 1
-        cells = _sums(rows * wide + columns, lengths, (self.count + 1) * wide)
-        cells[0] += before
-        return cells.reshape(-1, wide)
+        cells = _sums(at, np.diff(points, append=pixels), size).reshape(-1, wide)
+        cells[0, 0] += points[0] if points.size else pixels
+        # Masks overlap exactly where they cover fewer pixels than they have.
+        if cells[1:].sum() < self.pixels or cells[:, 1:].sum() < other.pixels:
+            return None
+        return cells
 
-    def _steps(self) -> npt.NDArray[np.int32] | None:
-        """``(H * W + 1,)``: 1 + its number where a mask starts, less the same where it ends; None for two at a place.
-
-        Where no two start or end at a place, masks are apart exactly where as many pixels are covered as they have.
-        """
-        steps = np.zeros(self.size[0] * self.size[1] + 1, np.int32)
-        numbers = (self.owners + 1).astype(np.int32)
-        steps[self.starts] = numbers
-        sums = steps[self.ends] - numbers
-        alone = (steps[self.starts] == numbers).all()
-        steps[self.ends] = sums
-        return steps if alone and (steps[self.ends] == sums).all() else None
+    def _steps(self, unit: int) -> IntArray:
+        """``(2 s,)``: place of each start and end in the high bits; below, 1 + its number in units, plus or minus."""
+        numbers = (self.owners + 1) * unit
+        steps = np.empty((len(numbers), 2), np.int64)
+        steps[:, 0] = (self.starts << _STEP_BITS) + numbers
+        steps[:, 1] = (self.ends << _STEP_BITS) - numbers
+        return steps.ravel()
 
     def paint(
         self, values: npt.ArrayLike, *, order: Sequence[int] | IntArray | None = None, empty: int = -1
@@ -195,10 +206,10 @@ def _text(mask: Mapping[str, Any], size: tuple[int, int]) -> bytes:
     return to_rle(from_rle(mask))["counts"].encode("ascii")
 
 
-def _runs(texts: Sequence[bytes]) -> tuple[IntArray, IntArray]:
-    """Runs of many RLEs, one after the other, and where each begins, ``(len(texts) + 1,)``.
+def _numbers(texts: Sequence[bytes]) -> tuple[IntArray, IntArray]:
+    """Numbers of many strings of COCO, one after the other, and where each begins, ``(len(texts) + 1,)``.
 
-    COCO's string: 5 bits a character, low bits first; from the fourth run on, the difference to the run 2 before.
+    A character holds 5 bits, low bits first, and a sixth that says whether another follows.
     """
     characters = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(48)
     stops = np.cumsum([len(text) for text in texts])
@@ -211,23 +222,26 @@ def _runs(texts: Sequence[bytes]) -> tuple[IntArray, IntArray]:
     lengths = np.diff(last, prepend=-1)
     if lengths.max() > _LONGEST:
         raise MediaError("RLE: its counts are not COCO's string", "give COCO run-length encoding")
-    # From the last character to the first; its fifth bit is the sign.
-    bits = (characters & 31).astype(np.int64)
-    runs = bits[last] - ((bits[last] & 16) << 1)
-    for back in range(1, lengths.max()):
-        longer = np.flatnonzero(lengths > back)
-        runs[longer] = (runs[longer] << 5) + bits[last[longer] - back]
-    bounds = np.concatenate([[0], np.searchsorted(last, stops)])
-    for start, stop in itertools.pairwise(bounds.tolist()):
-        for first in (start + 1, start + 2):
-            part = runs[first:stop:2]
-            np.add.accumulate(part, out=part)
-    return runs, bounds
+    # From the last character, whose fifth bit is the sign, to the first; most numbers have but one.
+    numbers = (characters[last] ^ 16).astype(np.int64) - 16
+    longer, back = np.flatnonzero(lengths > 1), 1
+    while longer.size:
+        numbers[longer] = (numbers[longer] << 5) + (characters[last[longer] - back] & 31)
+        back += 1
+        longer = longer[lengths[longer] > back]
+    return numbers, np.concatenate([[0], np.searchsorted(last, stops)])
+
+
+def _restarted(values: IntArray, first: IntArray) -> IntArray:
+    """Running sums that begin anew at each of some places, ascending from 0; overwrites the values."""
+    if first.size:
+        values[first[1:]] -= np.add.reduceat(values, first)[:-1]
+    return np.cumsum(values)
 
 
 def _sums(where: IntArray, values: IntArray, length: int) -> IntArray:
     """Sums of values by place; exact, since pixels are far fewer than float64 counts."""
-    return np.bincount(where, values, minlength=length).astype(np.int64)
+    return np.bincount(where, values.astype(np.float64), length).astype(np.int64)
 
 
 def _broken(size: tuple[int, int]) -> MediaError:
