@@ -27,8 +27,9 @@ class DetectionTally(Tally):
     """Matches of detections with objects. Units are images.
 
     Precision is interpolated to the best one that follows, which flatters where objects are few or come twice: AP of a
-    part of the data, and of a resample, comes out higher. So intervals of AP are moved to lie about the figure (in a
-    simulation they then held the mean AP of data of that size in 96 of 100 cases, unmoved in 75).
+    part of the data, and of a resample, comes out higher. So intervals of AP are moved to lie about the figure: in
+    simulations they then held the mean AP of data of that size in 93 to 96 of 100 cases, unmoved in 75; that of endless
+    data, which is lower, in 83 of 100 with 30 pictures, 88 with 100 and 92 with 500.
 
     Attributes:
         kind: What was compared: ``box`` or ``mask``.
