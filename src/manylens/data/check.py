@@ -40,7 +40,7 @@ def checked(
         wrong = _wrong_record(record, names, ids, pictures)
         if wrong is not None:
             kind, message = wrong
-            problems.add(kind, record.id, message)
+            problems.add(kind, record.id or record.path.name, message)
             for one in record.annotations:
                 problems.add("image left out", one.id, f"annotation {one.id}: its image {record.id} is left out")
             continue

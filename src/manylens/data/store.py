@@ -8,6 +8,7 @@ streams). ``dataset.json`` is written last; it and the tables carry one stamp, s
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 HEADER = "dataset.json"
 IMAGES, ANNOTATIONS = "images.parquet", "annotations.parquet"
 VERSION = 1
+_AGAIN = "save the data set again"
 
 IMAGE_FIELDS = ("id", "file", "width", "height", "split", "label", "annotations")
 ANNOTATION_FIELDS = (
@@ -63,7 +65,10 @@ class Store:
     def offsets(self) -> Rows:
         """Number of the first annotation of each record, and one more for the end: int64 ``(records + 1,)``."""
         counts = self.images.column("annotations").to_numpy()
-        return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+        offsets = np.concatenate([[0], np.cumsum(np.nan_to_num(counts), dtype=np.int64)]).astype(np.int64)
+        if offsets[-1] != self.annotations.rows or (np.diff(offsets) < 0).any():
+            raise DataError(f"{IMAGES}: its numbers of annotations are not those of {ANNOTATIONS}", _AGAIN)
+        return offsets
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A field or column of all records."""
@@ -84,8 +89,11 @@ class Store:
         images, annotations = self.images.cursor(), self.annotations.cursor()
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
-            found = _annotations(annotations.take(self.annotation_rows(part)), self.annotation_kinds)
-            yield from _records(images.take(part), found, self.kinds, self.base)
+            pictures, parts = images.take(part), annotations.take(self.annotation_rows(part))
+            owners = np.repeat(pictures.column("id").to_numpy(), self.offsets[part + 1] - self.offsets[part])
+            if self.base is not None and (owners != parts.column("image").to_numpy()).any():
+                raise DataError(f"{ANNOTATIONS}: names other images than {IMAGES} at the same places", _AGAIN)
+            yield from _records(pictures, _annotations(parts, self.annotation_kinds), self.kinds, self.base)
 
 
 def stored_name(name: str, fields: tuple[str, ...]) -> str:
@@ -169,7 +177,7 @@ def load(folder: Path) -> tuple[Store, str, tuple[Category, ...]]:
             f"{folder}: is no data set of ours, it has no {HEADER}", "make one with 'manylens dataset convert'"
         ) from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder / HEADER}: cannot be read ({error})", "save the data set again") from error
+        raise DataError(f"{folder / HEADER}: cannot be read ({error})", _AGAIN) from error
     try:
         version = int(header["version"])
         if version > VERSION:
@@ -186,11 +194,30 @@ def load(folder: Path) -> tuple[Store, str, tuple[Category, ...]]:
         categories = tuple(Category(**one) for one in header["categories"])
         name = str(header["name"])
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{folder / HEADER}: lacks or has a wrong {error}", "save the data set again") from error
+        raise DataError(f"{folder / HEADER}: lacks or has a wrong {error}", _AGAIN) from error
     for table, count in ((store.images, "records"), (store.annotations, "annotations")):
         if table.rows != header.get(count):
-            raise DataError(f"{folder}: holds {table.rows} {count}, not {header.get(count)}", "save the data set again")
+            raise DataError(f"{folder}: holds {table.rows} {count}, not {header.get(count)}", _AGAIN)
+    _check_columns(store)
     return store, name, categories
+
+
+def _check_columns(store: Store) -> None:
+    """Refuse tables whose columns are not those that are written."""
+    images, annotations = _schemas()
+    for table, schema, kinds in (
+        (store.images, images, store.kinds),
+        (store.annotations, annotations, store.annotation_kinds),
+    ):
+        with table.open() as file:
+            there = file.schema_arrow
+        name = table.source.name if isinstance(table.source, Path) else "table"
+        for column in schema:
+            if column.name not in there.names or there.field(column.name).type != column.type:
+                raise DataError(f"{name}: its column {column.name!r} is missing, or not of {column.type}", _AGAIN)
+        for column in kinds:
+            if stored_name(column, tuple(schema.names)) not in there.names:
+                raise DataError(f"{name}: its column {column!r} is missing", _AGAIN)
 
 
 def _written(
@@ -263,12 +290,12 @@ def _records(
     free = _free_columns(table, kinds, IMAGE_FIELDS)
     start = 0
     for (id, file, width, height, split, label, count), columns in zip(zip(*fields, strict=True), free, strict=True):
-        path = Path(file) if base is None else base / file
+        path = Path(file) if base is None else base / (file or "")
         if base is not None:
             columns |= {name: str(base / columns[name]) for name in PATH_COLUMNS if name in columns}
         held = tuple(annotations[start : start + count])
         start += count
-        yield Record(id, path, width, height, split, label, held, columns)
+        yield Record(id or "", path, width, height, split or "", label or "", held, columns)
 
 
 def _annotations(table: pa.Table, kinds: Mapping[str, str]) -> list[Annotation]:
@@ -276,9 +303,9 @@ def _annotations(table: pa.Table, kinds: Mapping[str, str]) -> list[Annotation]:
     found = []
     for row, columns in zip(zip(*fields, strict=True), _free_columns(table, kinds, ANNOTATION_FIELDS), strict=True):
         _, id, category, x0, y0, x1, y1, counts, height, width, area, crowd, ignore = row
-        box = None if x0 is None else (x0, y0, x1, y1)
+        box = None if x0 is None else (x0, *(math.nan if side is None else side for side in (y0, x1, y1)))
         mask = None if counts is None else {"size": [height, width], "counts": counts}
-        found.append(Annotation(id, category, box, mask, area, crowd, ignore, columns))
+        found.append(Annotation(id or "", category or "", box, mask, area, bool(crowd), bool(ignore), columns))
     return found
 
 
