@@ -4,8 +4,10 @@ Peer: the reference's rules in plain NumPy, as its evaluation script has them: `
 maps, then loops over pairs and segments. It is handed both id maps in memory, ready to count.
 
 Measured: images a second of the measure, from what a data set holds (masks as COCO RLE), records and checks included:
-predictions as RLE. Two parts without a goal: predictions as an id map, and the peer beginning from RLE too. In turns,
-median of five rounds. Every figure must be equal to 1e-12: PQ, SQ, RQ of all, things and stuff, PQ of each class.
+predictions as RLE. It reads the strings, checks every mask, and counts; only the counts are kept from picture to
+picture. Both sides use one thread. Two parts without a goal: predictions as an id map, and the peer beginning from RLE
+too. In turns, median of five rounds. Every figure must be equal to 1e-12: PQ, SQ, RQ of all, things and stuff, PQ of
+each class.
 """
 
 from __future__ import annotations

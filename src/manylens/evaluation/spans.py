@@ -129,7 +129,8 @@ class Spans:
         size = (self.count + 1) * wide
         # Walk along the pixels: each span adds its number where it starts and takes it back where it ends. Place and
         # step are one number to sort; a stable sort, since that is quick where most is in order already.
-        steps = np.sort(np.concatenate([self._steps(wide), other._steps(1)]), kind="stable")
+        steps = np.concatenate([self._steps(wide), other._steps(1)])
+        steps.sort(kind="stable")
         points = (steps + (1 << (_STEP_BITS - 1))) >> _STEP_BITS
         at = np.cumsum(steps - (points << _STEP_BITS))
         if at.max(initial=0) >= size:
