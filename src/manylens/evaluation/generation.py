@@ -1,8 +1,10 @@
 """Made pictures: FID, KID and CLIP score on features that the user names.
 
 FID is the Fréchet distance of two Gaussians (Heusel et al., NeurIPS 2017), KID the unbiased squared MMD with the cubic
-kernel (Bińkowski et al., ICLR 2018), CLIP score the cosine of picture and text, at least 0, times 100 (Hessel et al.,
-EMNLP 2021). Figures on different features cannot be compared: the report names the model that made them.
+kernel (Bińkowski et al., ICLR 2018); where each made picture has a real one of its own, these two are not held against
+each other, for they are alike and would make the rest look alike (Gretton et al., JMLR 2012, eq. 4). CLIP score is the
+cosine of picture and text, at least 0, times 100 (Hessel et al., EMNLP 2021). Figures on different features cannot be
+compared: the report names the model that made them.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from manylens.evaluation.measure import Measure
 from manylens.evaluation.tally import FloatArray, Tally, ratio
 
 _BLOCK = 2048  # rows of a kernel matrix at a time
+_PICTURES_A_FEATURE = 10  # with fewer, a good part of FID is that there are few
 _SMALL = 768  # features up to which one thread is the fastest
 
 Features = npt.NDArray[np.float32]
@@ -85,9 +88,10 @@ class GenerationTally(Tally):
     def details(self) -> dict[str, Any]:
         """A warning where there are too few pictures for the number of features."""
         size, least = self.made.shape[1] if self.made.ndim == 2 else 0, min(len(self.made), len(self.real))
-        if least >= 2 * size:
+        if least >= _PICTURES_A_FEATURE * size:
             return {}
-        note = f"{least} pictures for {size} features: FID is far too high; compare at equal counts only, or read KID"
+        far = "far " if least < 2 * size else ""
+        note = f"{least} pictures for {size} features: FID is {far}too high; compare at equal counts only, or read KID"
         return {"few pictures": table("Too few pictures", ["note"], [[note]])}
 
     def scores(self) -> FloatArray | None:
@@ -110,7 +114,11 @@ class GenerationTally(Tally):
     def _kid(self, weights: FloatArray) -> FloatArray:
         others = weights if self.paired else np.ones((1, len(self.real)))
         within_real = _within(self.real, others)
-        between = _between(self.made, self.real, weights, others)
+        between = (
+            _between_pairs(self.made, self.real, weights)
+            if self.paired
+            else _between(self.made, self.real, weights, others)
+        )
         return _within(self.made, weights) + within_real - 2 * between
 
 
@@ -181,11 +189,14 @@ def _pairs(a: Features, b: Features, left: FloatArray, right: FloatArray) -> Flo
 
 def _within(features: Features, weights: FloatArray) -> FloatArray:
     """The mean kernel of two different pictures of a set; a weight of 2 is the picture twice."""
-    itself = (
-        weights @ (np.einsum("nd,nd->n", features, features, dtype=np.float64) / max(features.shape[1], 1) + 1) ** 3
-    )
+    return _between_pairs(features, features, weights)
+
+
+def _between_pairs(made: Features, real: Features, weights: FloatArray) -> FloatArray:
+    """The mean kernel of made pictures and real ones of other rows; a weight of 2 is the row twice."""
+    own = weights @ (np.einsum("nd,nd->n", made, real, dtype=np.float64) / max(made.shape[1], 1) + 1) ** 3
     total = weights.sum(axis=1)
-    return ratio(_pairs(features, features, weights, weights) - itself, np.where(total > 1, total * (total - 1), 0.0))
+    return ratio(_pairs(made, real, weights, weights) - own, np.where(total > 1, total * (total - 1), 0.0))
 
 
 def _between(made: Features, real: Features, weights: FloatArray, others: FloatArray) -> FloatArray:
