@@ -49,6 +49,7 @@ def test_long_runs(run):
         ({"size": [2, 2], "counts": [1.5, 2.5]}, "whole numbers"),
         ({"size": [2, 2], "counts": [[1], [2, 3]]}, "whole numbers"),
         ({"size": [2, 2], "counts": [6, -2]}, "do not fill"),
+        ({"size": [2, 2], "counts": [2**62, 2**62, 2**62, 2**62, 4]}, "do not fill"),  # 4 in 64 bits
         ({"size": [2, 2], "counts": None}, "whole numbers"),
     ],
 )

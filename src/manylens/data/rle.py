@@ -42,7 +42,8 @@ def runs(rle: Mapping[str, Any]) -> Runs:
         if lengths.ndim != 1 or (lengths.size and lengths.dtype.kind not in "iu"):
             raise ValueError("has counts that are not whole numbers")
         lengths = lengths.astype(np.int64)
-    if (lengths < 0).any() or int(lengths.sum()) != height * width:
+    beyond = (lengths < 0) | (lengths > height * width)  # so that the sum cannot wrap around 64 bits
+    if beyond.any() or int(lengths.sum()) != height * width:
         raise ValueError(f"has runs that do not fill {height} x {width} pixels")
     return lengths
 
