@@ -123,4 +123,6 @@ def test_what_cannot_be_compared(other: RatioTally, words: str) -> None:
 
 
 def test_one_picture_says_nothing() -> None:
-    assert "too few pictures" in compare(tally([0.1]), tally([0.9])).verdict
+    said = compare(tally([0.1]), tally([0.9])).verdict
+    assert "too few pictures" in said
+    assert "nan" not in said

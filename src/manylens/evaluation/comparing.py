@@ -84,10 +84,10 @@ class Comparison:
         main = self.differences[self.main]
         if math.isnan(main.difference.value):
             return f"{self.main} is not defined for both"
-        what = f"{self.main}: a {main.a:.3f}, b {main.b:.3f}, difference {main.difference} (p = {main.p:.3g})"
+        what = f"{self.main}: a {main.a:.3f}, b {main.b:.3f}, difference {main.difference}"
         if math.isnan(main.difference.low):
             return f"{what}: too few pictures to tell whether it is real"
-        return f"{what}: " + (f"real, {main.better} is better" if main.real else "may be chance")
+        return f"{what} (p = {main.p:.3g}): " + (f"real, {main.better} is better" if main.real else "may be chance")
 
     def to_json(self) -> dict[str, Any]:
         """Plain, NaN as None."""
