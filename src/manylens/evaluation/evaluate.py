@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,12 +156,21 @@ def evaluate(
         )
         if out is None:
             return evaluation
+        written = spool if isinstance(protocol, Asked) else None
+        _forget_others(Path(out) / PREDICTIONS, saved.path if saved is not None else written)
         kept: Any = saved
         if kept is None and spool is not None and spool.exists() and isinstance(protocol, Asked):
             kept = prediction_files.read(spool, prediction_files.Known.of(dataset), Problems())
         if run is not None and protocol.name in ("clicks", "boxes") and not run.stopped:
             kept = prompted_again(evaluation, records, run.session, model=model, seed=seed, meter=run.meter)
         return evaluation.save(Path(out), shown(evaluation, records, kept or {}))
+
+
+def _forget_others(kept: Path, source: Path | None) -> None:
+    """Remove the predictions of an earlier evaluation in the same folder, which this one was not made from."""
+    if source is None or source.resolve() != kept.resolve():
+        with suppress(OSError):  # no folder, or none that can be written to: the report will say so
+            kept.unlink()
 
 
 def _opened(data: Any, images: Any, format: str | None, strict: bool) -> Dataset:

@@ -146,7 +146,7 @@ def from_saved(job: Job) -> Tally:
     def pairs() -> Iterator[tuple[Record, Any]]:
         for done, record in enumerate(job.dataset.records(), 1):
             try:
-                said = adopt(saved.get(record.id))
+                said = adopt(saved[record.id] if record.id in saved.rows else None)
             except _BROKEN as error:
                 why = error.what if isinstance(error, ManylensError) else f"is not what it should be ({error!r})"
                 name = f"prediction for image {record.id}"

@@ -162,9 +162,16 @@ class Spool:
         self._line({"record": record, "prediction": encoded(prediction, self.path.parent, record)})
 
     def close(self) -> None:
-        """Give the file its name."""
-        self._file.close()
-        self._part.replace(self.path)
+        """Give the file its name; where nothing was written, there is no file."""
+        try:
+            self._file.close()
+            if self._head is None:
+                self._part.replace(self.path)
+            else:
+                self._part.unlink()
+        except OSError as error:  # what waited is written only now
+            self._part.unlink(missing_ok=True)
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror})", "free some space") from error
 
     def __enter__(self) -> Self:
         return self
