@@ -69,7 +69,11 @@ def run(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as left:
             main(words.split())
         printed = capsys.readouterr()
-        return left.value.code or 0, printed.out, [x for x in printed.err.splitlines() if not x.startswith("measuring")]
+        return (
+            left.value.code or 0,
+            printed.out,
+            [x for x in printed.err.splitlines() if not x.startswith(("measuring", "note: "))],
+        )
 
     return call
 
@@ -386,6 +390,15 @@ def test_our_own_predictions(run):
         ("broken row", "line 6"),
     ):
         holds(run, words, kind, id, 4)
+
+
+def test_what_has_nothing_to_judge_it_by_is_said(run):
+    folders()
+    Path("l.csv").write_text("image,label\n1.png,cat\n")
+    words = "evaluate --task classify --data f --predictions l.csv --limit 1 --json"
+    notes = " ".join(json.loads(run(words)[1])["notes"])
+    assert "not defined, for the data has nothing to judge them by: AUROC" in notes
+    assert "one picture was judged, and an interval needs two" in notes
 
 
 def test_a_folder_that_holds_another_evaluation_keeps_none_of_its_predictions(run):

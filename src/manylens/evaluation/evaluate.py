@@ -151,7 +151,7 @@ def evaluate(
                 "max_cost": run.meter.cap if run is not None else None,
                 **given,
             },
-            notes=[*notes, *(run.all_notes() if run is not None else ())],
+            notes=[*notes, *_undefined(evaluation), *(run.all_notes() if run is not None else ())],
             seconds=round(time.perf_counter() - clock, 3),
         )
         if out is None:
@@ -164,6 +164,15 @@ def evaluate(
         if run is not None and protocol.name in ("clicks", "boxes") and not run.stopped:
             kept = prompted_again(evaluation, records, run.session, model=model, seed=seed, meter=run.meter)
         return evaluation.save(Path(out), shown(evaluation, records, kept or {}))
+
+
+def _undefined(evaluation: Evaluation) -> list[str]:
+    """Why figures or intervals are not there."""
+    names = [name for name, one in evaluation.figures.items() if np.isnan(one.value) and "/" not in name]
+    notes = [f"not defined, for the data has nothing to judge them by: {', '.join(names)}"] if names else []
+    if len(set(evaluation.tally.units.clusters)) == 1:
+        notes.append("one picture was judged, and an interval needs two")
+    return notes
 
 
 def _forget_others(kept: Path, source: Path | None) -> None:
