@@ -41,9 +41,9 @@ def pictures(images: int, seed: int = 0) -> Iterator[list[dict[str, Any]]]:
 def ours(images: int) -> dict[str, float]:
     """Stream them through the measure."""
     from manylens.data.records import Annotation, Category, Record
-    from manylens.evaluation.detection import Detection
-    from manylens.evaluation.detection_tally import FIGURES
     from manylens.evaluation.measure import Regions
+    from manylens.evaluation.measures.detection import Detection
+    from manylens.evaluation.measures.detection_tally import FIGURES
 
     measure = Detection([Category(k, f"class {k}") for k in range(CLASSES)], kind="mask")
     for number, rows in enumerate(pictures(images)):
@@ -62,7 +62,7 @@ def pycocotools(images: int) -> dict[str, float]:
     """Gather them, then evaluate."""
     from pycocotools import mask as rle
 
-    from manylens.evaluation.detection_tally import FIGURES
+    from manylens.evaluation.measures.detection_tally import FIGURES
 
     annotations: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []

@@ -30,8 +30,8 @@ _ROUNDS = 3
 
 def run(options: Options) -> Outcome:
     """Evaluate with all three."""
-    from manylens.evaluation.detection import Detection
-    from manylens.evaluation.detection_tally import FIGURES
+    from manylens.evaluation.measures.detection import Detection
+    from manylens.evaluation.measures.detection_tally import FIGURES
 
     data = MadeUp.of(IMAGES, DETECTIONS, CLASSES)
     pairs, categories = data.pairs(), data.categories

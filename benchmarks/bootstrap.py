@@ -27,9 +27,9 @@ _EQUAL = 1e-6
 
 def run(options: Options) -> Outcome:
     """Resample, with one evaluation of the peer before."""
-    from manylens.evaluation.detection import Detection
-    from manylens.evaluation.detection_tally import FIGURES
     from manylens.evaluation.intervals import estimates
+    from manylens.evaluation.measures.detection import Detection
+    from manylens.evaluation.measures.detection_tally import FIGURES
 
     data = MadeUp.of(IMAGES, DETECTIONS, CLASSES)
     measure = Detection(data.categories)

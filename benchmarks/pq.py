@@ -24,7 +24,7 @@ from benchmarks._claims import Options, Outcome, Part, say
 from benchmarks._harness import in_turns, medians
 from manylens.data.records import Annotation, Category, Record
 from manylens.evaluation.measure import Regions
-from manylens.evaluation.panoptic import Panoptic, PanopticMap
+from manylens.evaluation.measures.panoptic import Panoptic, PanopticMap
 
 GOAL = "PQ at least 10x as fast as plain NumPy, with equal numbers"
 PICTURES, WIDTH, HEIGHT, SEGMENTS, CLASSES = 100, 640, 480, 24, 133

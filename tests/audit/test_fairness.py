@@ -11,8 +11,8 @@ from manylens.cli import main
 from manylens.data.problems import DataError, Problems
 from manylens.data.records import Category, Record
 from manylens.errors import UnsupportedError
-from manylens.evaluation.classification import Classification, ClassificationTally
-from manylens.evaluation.promptable import clicks_tally
+from manylens.evaluation.measures.classification import Classification, ClassificationTally
+from manylens.evaluation.measures.promptable import clicks_tally
 from manylens.evaluation.results import DataUsed, Evaluation, ModelUsed
 from manylens.evaluation.slices import groups_of, slice_by
 from manylens.evaluation.tally import Tally, Units

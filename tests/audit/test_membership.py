@@ -21,7 +21,7 @@ from manylens.evaluation.slices import slice_by
 from manylens.evaluation.tally import RatioTally, Tally, Units
 from manylens.media import Image, save_image
 from manylens.tasks import Classification, Label
-from tests.evaluation.checks import same, survives_a_file
+from tests.evaluation.measures.checks import same, survives_a_file
 from tests.session.fakes import Fake, row
 
 

@@ -24,7 +24,7 @@ from manylens.evaluation.slices import slice_by
 from manylens.evaluation.tally import Units
 from manylens.media import Image
 from manylens.tasks.results import Embedding
-from tests.evaluation.checks import same, survives_a_file
+from tests.evaluation.measures.checks import same, survives_a_file
 from tests.session.fakes import Fake, row
 
 SIDE = 96

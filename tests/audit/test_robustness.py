@@ -10,9 +10,9 @@ from manylens.audit.robustness import _area, corrupted, robustness
 from manylens.audit.robustness_page import samples
 from manylens.data import Annotation, Category, Dataset, Record
 from manylens.errors import UserError
-from manylens.evaluation.detection import Detection
 from manylens.evaluation.intervals import estimates
 from manylens.evaluation.measure import Regions
+from manylens.evaluation.measures.detection import Detection
 from manylens.media import Image, save_image, to_rle
 from manylens.tasks import Classification, Label
 from tests.session.fakes import Fake, row

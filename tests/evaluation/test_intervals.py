@@ -97,7 +97,7 @@ def test_a_class_of_three_pictures_has_no_interval(pictures: int, said: bool) ->
 
 
 def test_a_moved_interval_stays_in_what_the_figure_can_be_and_its_difference_need_not() -> None:
-    from manylens.evaluation.detection_tally import DetectionTally
+    from manylens.evaluation.measures.detection_tally import DetectionTally
 
     one = DetectionTally(Units("image", [], []))
     values = np.array([0.0, 0.1, 0.2])

@@ -11,9 +11,9 @@ from manylens.data import Annotation, Category, DataError, Dataset, Problems, Re
 from manylens.errors import UnsupportedError
 from manylens.evaluation.evaluate import evaluate
 from manylens.evaluation.measure import Regions
-from manylens.evaluation.panoptic import PanopticMap
+from manylens.evaluation.measures.panoptic import PanopticMap
+from manylens.evaluation.measures.retrieval import Found
 from manylens.evaluation.predictions import Known, Spool, decoded, encoded, read
-from manylens.evaluation.retrieval import Found
 from manylens.media import to_rle
 from manylens.tasks.results import Answer, Caption, Classification, Depth, Label, Reading, TextLine
 from tests.evaluation.scripted import picture, rectangle

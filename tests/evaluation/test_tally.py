@@ -10,7 +10,7 @@ import pytest
 from manylens import evaluation
 from manylens.data.problems import DataError
 from manylens.evaluation import tally
-from manylens.evaluation.captions import CaptionTally
+from manylens.evaluation.measures.captions import CaptionTally
 from manylens.evaluation.tally import RatioTally, Tally, Units
 
 

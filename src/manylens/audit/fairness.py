@@ -17,8 +17,8 @@ import numpy as np
 from manylens.audit.parity import Parity, parity, rates
 from manylens.data.problems import DataError
 from manylens.errors import UnsupportedError
-from manylens.evaluation.classification import ClassificationTally
 from manylens.evaluation.intervals import RESAMPLES, Estimate
+from manylens.evaluation.measures.classification import ClassificationTally
 from manylens.evaluation.results import Evaluation, opened
 from manylens.evaluation.slices import LEAST_CLUSTERS, Group, Sliced, groups_of, slice_by
 from manylens.evaluation.tally import Tally

@@ -19,8 +19,8 @@ from manylens.data import Dataset
 from manylens.data.problems import DataError, Problems
 from manylens.data.records import Record
 from manylens.errors import ManylensError, UserError
-from manylens.evaluation.driving import Rows
 from manylens.evaluation.intervals import RESAMPLES, estimates
+from manylens.evaluation.measures.driving import Rows
 from manylens.evaluation.tally import FloatArray, Units, ratio
 from manylens.media import Image
 from manylens.runtime.meter import Meter

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from manylens.data.problems import DataError, Problems
 from manylens.data.records import Record
-from manylens.evaluation import driving
+from manylens.evaluation.measures import driving
 from manylens.evaluation.tally import FloatArray
 from manylens.runtime.meter import Meter
 from manylens.tasks.results import provenance_of

@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from manylens.data.problems import DataError
-from manylens.evaluation._extras import extra
 from manylens.evaluation.intervals import RESAMPLES
+from manylens.evaluation.measures._extras import extra
 from manylens.evaluation.slices import Sliced, slice_with
 from manylens.evaluation.tally import RatioTally
 
 if TYPE_CHECKING:
-    from manylens.evaluation.classification import ClassificationTally
+    from manylens.evaluation.measures.classification import ClassificationTally
 
 Members = Mapping[str, npt.NDArray[np.bool_]]
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from manylens.data.problems import DataError
-from manylens.evaluation.captions import texts_of
 from manylens.evaluation.measure import Regions
+from manylens.evaluation.measures.captions import texts_of
 
 if TYPE_CHECKING:
     from manylens.data.records import Record
-    from manylens.evaluation.retrieval import Found
+    from manylens.evaluation.measures.retrieval import Found
 
 Fields = Mapping[str, Any]
 Ask = Callable[["Record", "Setup"], Mapping[str, Fields]]
@@ -121,7 +121,7 @@ def found(record: Record, results: Mapping[str, Any], setup: Setup) -> Found | N
     Raises:
         DataError: They are of different spaces, so that their cosines mean nothing.
     """
-    from manylens.evaluation.retrieval import Found
+    from manylens.evaluation.measures.retrieval import Found
 
     picture = results.get(ONLY)
     texts = [one for key, one in results.items() if key != ONLY]
@@ -143,6 +143,6 @@ def unchanged(prediction: Any) -> Any:
 
 def as_found(prediction: Any) -> Any:
     """The vector of a picture, from a file of features, for retrieval."""
-    from manylens.evaluation.retrieval import Found
+    from manylens.evaluation.measures.retrieval import Found
 
     return Found(prediction) if isinstance(prediction, np.ndarray) else prediction

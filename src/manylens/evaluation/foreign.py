@@ -20,7 +20,7 @@ from manylens.evaluation.predictions import Known, Saved, take
 from manylens.tasks.results import Answer, Caption, Classification, Label
 
 if TYPE_CHECKING:
-    from manylens.evaluation.panoptic import PanopticMap
+    from manylens.evaluation.measures.panoptic import PanopticMap
 
 _IMAGE = ("image", "image_id", "file", "file_name", "filename", "path", "id")
 _LABEL = ("label", "class", "category", "prediction")
@@ -196,7 +196,7 @@ def _panoptic_map(file: Path, classes: Mapping[int, str | None]) -> PanopticMap:
     """The map of a PNG; a segment whose class is None is nothing, one that is not listed is the measure's to refuse."""
     from PIL import Image
 
-    from manylens.evaluation.panoptic import PanopticMap
+    from manylens.evaluation.measures.panoptic import PanopticMap
 
     try:
         with Image.open(file) as picture:

@@ -260,7 +260,7 @@ def encoded(prediction: Any, folder: Path, name: str) -> Any:
         folder: Where ``predictions.jsonl`` stands.
         name: The record, for file names.
     """
-    from manylens.evaluation.retrieval import Found
+    from manylens.evaluation.measures.retrieval import Found
     from manylens.tasks.results import Depth, Result, to_json
 
     if prediction is None or isinstance(prediction, str):
@@ -292,7 +292,7 @@ def encoded(prediction: Any, folder: Path, name: str) -> Any:
 
 def decoded(body: Any, folder: Path) -> Any:
     """What :func:`encoded` made JSON of."""
-    from manylens.evaluation.retrieval import Found
+    from manylens.evaluation.measures.retrieval import Found
     from manylens.tasks.parse import from_json
     from manylens.tasks.results import Depth
 

@@ -67,7 +67,7 @@ class Protocol:
         tasks: The tasks whose quality it says something of.
         needs: What the data must hold, of :attr:`Facts.holds`; any one of them will do.
         also: What it must hold besides, all of it.
-        home: ``module:name`` of the measure's class or function, loaded when it is needed.
+        home: ``module:name``, in ``measures``, of the measure's class or function, loaded when it is needed.
         says: What it reports, in a few words.
         options: Options of the measure that a caller may set.
         forms: Forms of saved predictions that it judges, see :class:`manylens.evaluation.predictions.Saved`; its own
@@ -86,7 +86,7 @@ class Protocol:
     def load(self) -> Any:
         """The measure's class or function."""
         module, _, name = self.home.partition(":")
-        return getattr(import_module(f"manylens.evaluation.{module}"), name)
+        return getattr(import_module(f"manylens.evaluation.measures.{module}"), name)
 
 
 @dataclass(frozen=True)

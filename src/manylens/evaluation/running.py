@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from manylens.data.problems import Problems
 from manylens.data.sizes import other_size
 from manylens.errors import CostError, ManylensError, MediaError, UnsupportedError
-from manylens.evaluation import driving
 from manylens.evaluation.asking import Setup
+from manylens.evaluation.measures import driving
 from manylens.evaluation.results import ModelUsed
 from manylens.runtime.executors import Failure
 from manylens.runtime.meter import Meter

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from manylens.data.problems import DataError, Problems
 from manylens.evaluation.comparing import compare
-from manylens.evaluation.driving import column, size_name
 from manylens.evaluation.intervals import Estimate, estimates
+from manylens.evaluation.measures.driving import column, size_name
 from manylens.evaluation.predictions import Known, read
 from manylens.evaluation.protocols import Asked
 from manylens.evaluation.slices import LEAST_CLUSTERS, Gap, Group, Sliced, groups_of, slice_by

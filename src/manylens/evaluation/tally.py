@@ -27,7 +27,7 @@ from manylens.media import atomic_write
 FloatArray = npt.NDArray[np.float64]
 
 _KINDS: dict[str, type[Tally]] = {}
-_ROOMS = ("evaluation", "audit")
+_ROOMS = ("evaluation", "evaluation.measures", "audit")
 _HOMES = {"detection": "detection_tally"}
 """Modules of kinds that are not named like their module; a kind is registered as its module is imported."""
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from manylens.errors import ManylensError
-from manylens.evaluation.clicker import Clicker
 from manylens.evaluation.measure import Regions
+from manylens.evaluation.measures.clicker import Clicker
 from manylens.evaluation.page import Shown
 
 if TYPE_CHECKING:

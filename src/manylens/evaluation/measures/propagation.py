@@ -1,0 +1,249 @@
+"""How far features carry the masks of a first frame through a video, judged by J and F.
+
+The propagation is that of Jabri et al. 2020 and DINO (Caron et al. 2021): every patch of a frame takes the labels of
+the few patches most like it, near its place in the first frame and in the last ones.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from manylens.data.problems import Problems
+from manylens.data.records import Record
+from manylens.evaluation.measures import driving
+from manylens.evaluation.measures.driving import BoolMask, OnUnit, Progress, Rows
+from manylens.evaluation.measures.tracks import JFMeasure, add_object, frame_of, jf_tally, masks_of, objects_of, size_of
+from manylens.evaluation.tally import RatioTally
+
+if TYPE_CHECKING:
+    from manylens.session import Session
+
+_CELLS = 1 << 25
+"""Most cosines at once: 128 MiB."""
+
+FloatMap = np.ndarray
+"""float32 ``(rows, columns, channels)`` over a whole picture."""
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """How labels are carried on; the defaults are DINO's.
+
+    Attributes:
+        neighbours: How many patches each patch takes its labels from.
+        temperature: A cosine ``c`` weighs ``exp(c / temperature)``.
+        radius: How many patches a neighbour may be away, along either axis; None for any.
+        context: How many frames before are looked at, beside the first.
+        sharpen: Whether to stretch each label over a frame to 0..1 before the largest is taken.
+    """
+
+    neighbours: int = 5
+    temperature: float = 0.1
+    radius: int | None = 12
+    context: int = 7
+    sharpen: bool = True
+
+    def through(self, features: Iterable[FloatMap], labels: FloatMap) -> Iterator[FloatMap]:
+        """Carry labels through frames.
+
+        Args:
+            features: float ``(rows, columns, D)`` of each frame, the first that of the labels.
+            labels: float ``(rows, columns, C)`` of the first frame: shares of each label, which sum to 1.
+
+        Yields:
+            The labels of each frame after the first, float64 of the same shape.
+        """
+        frames = iter(features)
+        first = (_unit(next(frames)), labels.reshape(-1, labels.shape[-1]).astype(np.float64))
+        before: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=self.context)
+        reach = _reach(labels.shape[:2], self.radius)
+        for dense in frames:
+            here = _unit(dense)
+            carried = self._carried(here, [first, *before], reach)
+            before.append((here, carried))
+            yield carried.reshape(labels.shape)
+
+    def _carried(
+        self, here: np.ndarray, context: Sequence[tuple[np.ndarray, np.ndarray]], reach: BoolMask | None
+    ) -> np.ndarray:
+        there, known = (np.concatenate(parts) for parts in zip(*context, strict=True))
+        most, step = min(self.neighbours, len(there)), max(1, _CELLS // len(there))
+        carried = np.empty((len(here), known.shape[1]))
+        for start in range(0, len(here), step):
+            at = slice(start, start + step)
+            cosines = here[at] @ there.T
+            if reach is not None:
+                cosines[~np.tile(reach[at], (1, len(context)))] = -np.inf
+            nearest = np.argpartition(-cosines, most - 1, axis=1)[:, :most]
+            near = np.take_along_axis(cosines, nearest, axis=1)
+            # Only ratios matter, and so none overflows; those out of reach weigh 0.
+            weights = np.exp((near - near.max(axis=1, keepdims=True)) / self.temperature)
+            carried[at] = np.einsum("nk,nkc->nc", weights / weights.sum(axis=1, keepdims=True), known[nearest])
+        return carried
+
+    def masks(self, labels: FloatMap, size: tuple[int, int]) -> np.ndarray:
+        """Which label each pixel of a picture of ``size`` ``(width, height)`` has, int64 ``(H, W)``."""
+        import cv2
+
+        planes = [cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in np.moveaxis(labels, 2, 0)]
+        if self.sharpen:
+            planes = [_stretched(plane) for plane in planes]
+        return np.argmax(planes, axis=0)
+
+
+def run(
+    dataset: Iterable[Record],
+    session: Session | None,
+    *,
+    model: str | None = None,
+    seed: int = 0,
+    columns: Sequence[str] = (),
+    problems: Problems,
+    progress: Progress | None = None,
+    how: Propagation | None = None,
+    last: bool = False,
+    done: Mapping[str, Sequence[float]] | None = None,
+    on_unit: OnUnit | None = None,
+) -> RatioTally:
+    """Carry the masks of each video's first frame on by the model's patch features, and judge them.
+
+    Args:
+        dataset: Frames: records with the columns ``video`` and ``frame``, in any order. Objects are told apart by their
+            annotations' column ``track``, else by category.
+        session: Runs the model's ``embed``; None judges only what is in ``done``.
+        model: As in :meth:`manylens.session.Session.run`.
+        seed: Of every random step of the model.
+        columns: Columns to keep for slices, beside ``class`` and ``size``; as the object's first frame has them.
+        problems: Takes frames and masks that cannot be judged; they are left out.
+        progress: Called after each video.
+        how: The propagation.
+        last: Whether to judge the last frame of a video too, which DAVIS does not.
+        done: Values by ``video/object`` from an earlier run with the same arguments: not judged again.
+        on_unit: Called with such an id and its values as soon as a video is judged.
+
+    Returns:
+        Units are objects of the first frames, clusters videos. Figures: ``J&F``, ``J``, ``F``.
+
+    Raises:
+        UnsupportedError: The model gives no patch features.
+        DataError: The first problem, where problems are errors.
+    """
+    how, values = how or Propagation(), dict(done or {})
+    rows = Rows("object", columns)
+    videos = sorted(_videos(dataset, problems).items())
+    for video, frames in driving.watched(videos, progress, lambda item: item[0]):
+        objects = objects_of(frames[0])
+        if not objects:
+            _no_first_mask(frames[0], problems)
+        if session is not None and any(f"{video}/{track}" not in values for track in objects):
+            measure = JFMeasure(problems=problems, last=last)
+            for record, prediction in _followed(frames, session, model, seed, how, problems):
+                measure.add(record, prediction)
+            judged = measure.tally()
+            for id, pair in zip(judged.units.ids, judged.numerators[:, 1:].tolist(), strict=True):
+                if id.removeprefix(f"{video}/") not in objects:
+                    problems.add("late object", id, f"object {id}: it is not in the first frame, which is carried on")
+                    continue
+                values[id] = pair
+                if on_unit is not None:
+                    on_unit(id, pair)
+        for track, annotation in sorted(objects.items()):
+            if f"{video}/{track}" in values:
+                add_object(rows, video, track, frames[0], annotation)
+    return jf_tally(rows, [values[id] for id in rows.ids])
+
+
+def _followed(
+    frames: Sequence[Record], session: Session, model: str | None, seed: int, how: Propagation, problems: Problems
+) -> Iterator[tuple[Record, dict[str, BoolMask]]]:
+    """Each frame of a video with the masks that reach it, the first with its own."""
+    from manylens.runtime.executors import Failure
+
+    size = size_of(frames[0])
+    first, _ = masks_of(frames[0], size, Problems())  # the measure tells what is wrong with them
+    if not first or size is None:
+        _no_first_mask(frames[0], problems)
+        return
+    names = sorted(first)
+    requests = ({"image": record.path, "dense": True} for record in frames)
+    results = session.map("embed", requests, model=model, seed=seed, errors="return")
+    there: deque[Record] = deque()
+
+    def features() -> Iterator[FloatMap]:
+        for record, result in zip(frames, results, strict=True):
+            if isinstance(result, Failure):
+                driving.failed(problems, "frame", record.id, result.error, record)
+                if record is frames[0]:
+                    return
+            else:
+                there.append(record)
+                yield np.asarray(result.dense, np.float32)
+
+    stream = features()
+    start = next(stream, None)
+    if start is None:
+        return
+    yield there.popleft(), first
+    labels = _shares([first[name] for name in names], start.shape[:2])
+    for carried in how.through(_chain(start, stream), labels):
+        record = there.popleft()
+        number = how.masks(carried, size_of(record) or size)
+        yield record, {name: number == i + 1 for i, name in enumerate(names)}
+
+
+def _no_first_mask(record: Record, problems: Problems) -> None:
+    problems.add("no first mask", record.id, f"image {record.id}: the first of its video, without a mask to carry on")
+
+
+def _chain(first: FloatMap, rest: Iterator[FloatMap]) -> Iterator[FloatMap]:
+    yield first
+    yield from rest
+
+
+def _shares(masks: Sequence[BoolMask], shape: tuple[int, ...]) -> FloatMap:
+    """How much of each patch is background, and each object: float32 ``(rows, columns, 1 + objects)``, sums 1."""
+    import cv2
+
+    size = (shape[1], shape[0])
+    objects = [cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) for mask in masks]
+    planes = np.stack([np.maximum(1 - np.sum(objects, axis=0), 0), *objects], axis=2)
+    return planes / planes.sum(axis=2, keepdims=True)  # where masks overlap, they share
+
+
+def _reach(shape: tuple[int, ...], radius: int | None) -> BoolMask | None:
+    """Which patches may take labels from which, bool ``(N, N)``."""
+    if radius is None:
+        return None
+    rows, columns = (axis.ravel() for axis in np.indices(shape))
+    apart = np.maximum(abs(rows[:, None] - rows), abs(columns[:, None] - columns))
+    return np.asarray(apart <= radius, bool)
+
+
+def _unit(dense: FloatMap) -> np.ndarray:
+    flat = dense.reshape(-1, dense.shape[-1]).astype(np.float32)
+    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12), np.float32)
+
+
+def _stretched(plane: np.ndarray) -> np.ndarray:
+    """From 0 to 1 over the frame; a plane without anything stays as it is."""
+    if plane.max() <= 0:
+        return plane
+    moved = plane - plane.min()
+    return moved / moved.max() if moved.max() > 0 else moved
+
+
+def _videos(dataset: Iterable[Record], problems: Problems) -> dict[str, list[Record]]:
+    """Frames in order by video."""
+    found: dict[str, list[tuple[int, Record]]] = {}
+    for record in dataset:
+        place = frame_of(record, problems)
+        if place is not None:
+            found.setdefault(place[0], []).append((place[1], record))
+    return {
+        video: [record for _, record in sorted(frames, key=lambda pair: pair[0])] for video, frames in found.items()
+    }
