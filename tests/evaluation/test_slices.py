@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from manylens.data.problems import DataError
-from manylens.evaluation.slices import groups_of, slice_by
+from manylens.evaluation.intervals import Estimate
+from manylens.evaluation.slices import Gap, groups_of, slice_by
 from tests.evaluation.test_intervals import tally
 
 RNG = np.random.default_rng(0)
@@ -134,3 +135,12 @@ def test_no_resamples_no_intervals() -> None:
         "low": None,
         "high": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("p", "chance", "verdict"),
+    [(0.01, "0.01", "more than chance"), (0.5, "0.5", "may be chance"), (float("nan"), "-", "not told from chance")],
+)
+def test_a_gap_in_words(p: float, chance: str, verdict: str) -> None:
+    gap = Gap("iou", "a", "b", Estimate(0.1), 0.5, p)
+    assert (gap.chance, gap.verdict) == (chance, verdict)

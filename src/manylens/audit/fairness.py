@@ -62,10 +62,9 @@ class Fairness:
             few = f"{judged} of {len(one.groups)} groups can be judged (at least {one.least} pictures each)"
             return f"{self.column}: nothing can be said of {one.main}: {few}"
         gap = one.gaps[one.main]
-        real = "more than chance" if gap.real else "may be chance"
         return (
             f"{self.column}: {one.main} is worst for {gap.worst}, best for {gap.best}; gap {gap.gap}, ratio "
-            f"{gap.ratio:.3f}: {real} (p = {gap.p:.3g})"
+            f"{gap.ratio:.3f}: {gap.verdict} (p = {gap.chance})"
         )
 
     def to_json(self) -> dict[str, Any]:

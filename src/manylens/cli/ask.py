@@ -38,7 +38,7 @@ def ask(
     memory_budget: Annotated[
         str | None, typer.Option("--memory-budget", metavar="SIZE", help="Memory to stay in, such as 2GiB.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of every random step.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of every random step.")] = 0,
 ) -> None:
     """Plan a request over the tasks, run it, and answer.
 

@@ -35,7 +35,7 @@ def fairness(
     ] = None,
     least: Annotated[int, typer.Option("--least", min=2, help="Pictures that a group needs to be judged.")] = 20,
     resamples: Annotated[int, typer.Option("--resamples", min=0, help="Of the bootstrap.")] = 1000,
-    seed: Annotated[int, typer.Option("--seed", help="Of every random step.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of every random step.")] = 0,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write the audit here as JSON.")
     ] = None,
@@ -122,8 +122,8 @@ def _print_gaps(title: str, gaps: list[Gap]) -> None:
             _number(gap.gap.value),
             _interval(gap.gap),
             _number(gap.ratio),
-            f"{gap.p:.3g}",
-            "more than chance" if gap.real else "may be chance",
+            gap.chance,
+            gap.verdict,
         )
         for gap in gaps
     ]

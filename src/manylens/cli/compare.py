@@ -21,7 +21,7 @@ def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="The folder of an evaluation.", show_default=False)],
     b: Annotated[Path, typer.Argument(metavar="B", help="The folder of another on the same data.", show_default=False)],
     resamples: Annotated[int, typer.Option("--resamples", min=2, help="Of the bootstrap.")] = 1000,
-    seed: Annotated[int, typer.Option("--seed", help="Of every random step.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of every random step.")] = 0,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write the comparison here as JSON.")
     ] = None,

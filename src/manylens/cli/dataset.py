@@ -145,7 +145,7 @@ def split(
         str | None,
         typer.Option("--group", metavar="COLUMN", help="What is kept in one split whole, such as patient."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed is another split.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed is another split.")] = 0,
     images: Images = None,
     format: Format = None,
     strict: Strict = False,

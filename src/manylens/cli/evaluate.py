@@ -197,8 +197,8 @@ def _print_slice(one: Sliced) -> None:
         print(f"{one.unknown} {_several(one.kind)} have no {one.column} and are in no group")
     gap = one.gaps.get(one.main)
     if gap is not None:
-        real = "more than chance" if gap.real else "may be chance"
-        print(f"gap {_number(gap.gap.value)} [{_interval(gap.gap)}], {gap.best} to {gap.worst}: {real} (p {gap.p:.3g})")
+        span = f"{_number(gap.gap.value)} [{_interval(gap.gap)}]"
+        print(f"gap {span}, {gap.best} to {gap.worst}: {gap.verdict} (p = {gap.chance})")
 
 
 def _print_end(made: Evaluation) -> None:

@@ -77,7 +77,7 @@ def explain(
     memory_budget: Annotated[
         str | None, typer.Option("--memory-budget", metavar="SIZE", help="Memory to stay in, such as 2GiB.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of every random step.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of every random step.")] = 0,
 ) -> None:
     """Show which pixels a model's score rests on.
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SHOWN = 12
 
 _Resamples = Annotated[int, typer.Option("--resamples", min=0, help="Of the bootstrap.")]
-_Seed = Annotated[int, typer.Option("--seed", help="Of every random step.")]
+_Seed = Annotated[int, typer.Option("--seed", min=0, help="Of every random step.")]
 _Strict = Annotated[bool, typer.Option("--strict", help="Make every problem an error.")]
 _MaxCost = Annotated[float | None, typer.Option("--max-cost", metavar="MONEY", help="Stop before it costs more.")]
 _Out = Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", help="Write page, JSON and tally here.")]

@@ -41,7 +41,7 @@ COMMON: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
-    "seed": (Annotated[int, typer.Option("--seed", help="Of every random step.")], 0),
+    "seed": (Annotated[int, typer.Option("--seed", min=0, help="Of every random step.")], 0),
 }
 """What every command takes."""
 

@@ -35,7 +35,7 @@ def robustness(
     split: Annotated[str | None, typer.Option("--split", help="Only this split.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Only so many pictures.")] = None,
     resamples: Annotated[int, typer.Option("--resamples", min=0, help="Of the bootstrap.")] = 500,
-    seed: Annotated[int, typer.Option("--seed", help="Of every random step.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of every random step.")] = 0,
     max_cost: Annotated[
         float | None, typer.Option("--max-cost", metavar="MONEY", help="Stop before it costs more.")
     ] = None,

@@ -145,7 +145,9 @@ def _verdict(one: Mapping[str, Any], small: Sequence[str]) -> str:
     if gap is None:
         return "No two groups are large enough to be compared." if small else ""
     size = f"{digits(gap['gap']['value'])} (95 % interval {digits(gap['gap']['low'])} to {digits(gap['gap']['high'])})"
-    chance = f"p = {gap['p']:.3g}" if gap["p"] is not None else ""
+    if gap["p"] is None:
+        return f"{gap['best']} and {gap['worst']} lie {size} apart; whether by chance was not told."
+    chance = f"p = {gap['p']:.3g}"
     if not gap["real"]:
         return f"{gap['best']} and {gap['worst']} lie {size} apart; a gap as large may be chance ({chance})."
     return f"{gap['worst']} is served worst, {size} behind {gap['best']}; chance is an unlikely cause ({chance})."

@@ -79,6 +79,18 @@ class Gap:
         """Whether chance is an unlikely cause: p below 0.05."""
         return self.p < 1 - LEVEL
 
+    @property
+    def verdict(self) -> str:
+        """Whether the gap is more than chance, in words; where the groups' names could not be dealt out, neither."""
+        if math.isnan(self.p):
+            return "not told from chance"
+        return "more than chance" if self.real else "may be chance"
+
+    @property
+    def chance(self) -> str:
+        """``p`` for people."""
+        return "-" if math.isnan(self.p) else f"{self.p:.3g}"
+
     def to_json(self) -> dict[str, Any]:
         """Plain, NaN as None."""
         return {

@@ -64,7 +64,10 @@ class Meter:
             CostError: More was spent than may be.
         """
         if self.cap is not None and self.spent > self.cap:
-            raise CostError(f"call: stopped at its cost cap, {self.spent:g} of {self.cap:g}", "raise the cost cap")
+            raise CostError(
+                f"job: stopped at its cost cap, {self.spent:.4g} of {self.cap:g} spent",
+                "raise the cost cap; what is done is kept",
+            )
 
     def check_next(self) -> None:
         """Stop a job before a call that would not fit.
@@ -72,6 +75,7 @@ class Meter:
         Raises:
             CostError: The next call is expected to go over the cap.
         """
+        self.check()
         if self.cap is not None and self.spent + self.expected > self.cap:
             raise CostError(
                 f"job: stopped before its cost cap, {self.spent:.4g} of {self.cap:g} spent and the next call "
