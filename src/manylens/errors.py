@@ -87,5 +87,5 @@ class DeadlineError(ManylensError):
     """The time limit of the call passed."""
 
 
-class CostError(ManylensError):
-    """The cost cap of the call is reached."""
+class CostError(UserError):
+    """The cost cap that the user set is reached."""

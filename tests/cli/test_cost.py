@@ -31,7 +31,7 @@ def run(capsys, *words: str) -> tuple[int, str, str]:
         (["--task", "segment", "--size", "9"], "--size 9: not WIDTHxHEIGHT"),
         (["--task", "segment", "--images", "0"], "images 0: less than 1"),
         (["--task", "segment", "--hour-rate", "-1"], "rate hour -1"),
-        (["--compare", "none.json"], "none.json: not an estimate"),
+        (["--compare", "none.json"], "none.json: there is no such file"),
     ],
 )
 def test_a_mistake_is_one_line(capsys, words: list[str], said: str) -> None:

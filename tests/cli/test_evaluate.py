@@ -141,6 +141,7 @@ def test_saved_predictions_run_no_model(run):
         (f"{DETECT} --predictions coco.json", 2, "coco.json"),
         (f"{DETECT} --measure beauty", 2, "measure 'beauty': not known"),
         (f"{DETECT} --split val", 2, "split 'val'"),
+        (f"{DETECT} -o coco.json", 2, "coco.json: is a file; name a folder for the report"),
         (f"{DETECT} --format word", 2, "word"),
         (f"{DETECT} --resamples -1", 2, "resamples"),
         (f"{DETECT} --set five", 2, "--set five: not NAME=VALUE"),

@@ -102,6 +102,8 @@ class CostEstimate:
             rates = Rates(**body.pop("rates"))
             pairs = {name: tuple(body.pop(name)) for name in ("size", "spread_seconds")}
             return CostEstimate(**body, **pairs, rates=rates)  # type: ignore[arg-type]
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: there is no such file", "write one with manylens cost -o FILE") from error
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{path}: not an estimate ({error})", "write one with manylens cost -o FILE") from error
 

@@ -136,6 +136,7 @@ def _compared(found: Compared) -> str:
     ]
     if made.rates.cost_money or found.money:
         lines.append(f"  {'money':<12}{made.rates.said(made.money):>14}{made.rates.said(found.money):>14}")
+    lines.append("  (every call of this task on this model since then, whatever it was for)")
     if found.failed:
         lines.append(f"  {found.failed} calls failed")
     return "\n".join(lines)

@@ -101,6 +101,8 @@ def evaluate(
     if model is not None and predictions is not None:
         raise PromptError("model and predictions: both are given", "give one of them")
     task = get(task).name
+    if out is not None and Path(out).exists() and not Path(out).is_dir():
+        raise PromptError(f"{out}: is a file", "name a folder for the report")
     problems = Problems(strict)
     whole = _opened(data, images, format, strict)
     dataset = whole.select(split=split, limit=limit)
