@@ -39,9 +39,11 @@ class ClassificationTally(Tally):
     Attributes:
         names: Of the C classes.
         labels: int32 ``(n,)``: the true class.
-        guesses: int32 ``(n,)``: the first label; C where it is no class of the data, or nothing was said.
+        guesses: int32 ``(n,)``: the first label; C where it is no class of the data, or nothing was said. Where the
+            true class shares the highest score with others, one of those: a tie is no knowledge.
         confidences: float64 ``(n,)``: score of the first label; 0 where nothing was said.
-        ranks: int32 ``(n,)``: place of the true class among the labels, from 0; -1 where it is not among them.
+        ranks: int32 ``(n,)``: how many labels have a higher score than the true class; -1 where it is not among them.
+        ties: int32 ``(n,)``: how many labels have the score of the true class, itself among them.
         starts: int64 ``(C + 1,)``: where the scores of each class begin in the next two.
         holders: int32 ``(m,)``: the unit that each score belongs to.
         values: float32 ``(m,)``: the scores.
@@ -58,6 +60,7 @@ class ClassificationTally(Tally):
     guesses: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
     confidences: FloatArray = field(default_factory=lambda: np.zeros(0))
     ranks: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
+    ties: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
     starts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
     holders: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
     values: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
@@ -69,6 +72,9 @@ class ClassificationTally(Tally):
         or among the first labels. AUROC is that of each class against the rest, averaged over the classes that have
         both; of two classes it is that of the second, as scikit-learn has it. Equal scores count half.
 
+        Accuracy, top-5 and ECE count the true class among t labels of one score as often as it would be within the
+        first k if those were put in a random order. The figures by class go by the one first label.
+
         ECE of few pictures is high even for a perfectly calibrated model (about 0.2 of 30, 0.1 of 100, 0.05 of 500): in
         each bin chance alone keeps the share that is right off the score. Its interval lies about the figure and says
         how it varies, not how far it is from 0; compare it at equal counts only.
@@ -79,12 +85,12 @@ class ClassificationTally(Tally):
         share = lambda hit: ratio(hit.astype(np.float64) @ across, total)  # noqa: E731
         auroc = self._auroc(across)
         result = {
-            "accuracy": share(self.guesses == self.labels),
-            f"top-{TOP}": share((self.ranks >= 0) & (self.ranks < TOP)),
+            "accuracy": share(self._within(1)),
+            f"top-{TOP}": share(self._within(TOP)),
             "balanced accuracy": mean(recall, ~np.isnan(recall)),
             "macro F1": mean(f1, ~np.isnan(f1)),
             "AUROC": auroc[:, 1] if len(self.names) == 2 else mean(auroc, ~np.isnan(auroc)),
-            "ECE": ratio(np.abs(self._binned(self._right - self.confidences, across)).sum(axis=0), total),
+            "ECE": ratio(np.abs(self._binned(self._within(1) - self.confidences, across)).sum(axis=0), total),
         }
         for figure, values in (("recall", recall), ("precision", precision), ("f1", f1)):
             result |= {f"{figure}/{name}": values[:, i] for i, name in enumerate(self.names)}
@@ -94,7 +100,7 @@ class ClassificationTally(Tally):
         """See :meth:`Tally.details`."""
         ones = np.ones((len(self.units), 1))
         weight, confidence, right = (
-            self._binned(one, ones)[:, 0] for one in (ones[:, 0], self.confidences, self._right)
+            self._binned(one, ones)[:, 0] for one in (ones[:, 0], self.confidences, self._within(1))
         )
         filled = weight > 0
         line = ((confidence[filled] / weight[filled]).tolist(), (right[filled] / weight[filled]).tolist())
@@ -125,15 +131,17 @@ class ClassificationTally(Tally):
         """Score of the first label where it is right, minus that score where it is wrong: sure and wrong is worst."""
         return np.where(self.guesses == self.labels, self.confidences, -self.confidences)
 
-    @property
-    def _right(self) -> FloatArray:
-        return (self.guesses == self.labels).astype(np.float64)
+    def _within(self, count: int) -> FloatArray:
+        """Chance of the true class to be within the first labels when equal scores stand in a random order."""
+        chance = np.clip(count - self.ranks, 0, self.ties) / np.maximum(self.ties, 1)
+        return np.where(self.ranks >= 0, chance, 0.0)
 
     def _by_class(self, across: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Recall, precision, F1, each ``(R, C)``; ``across`` is ``(n, R)``."""
         true = _grouped(self.labels, len(self.names), across)
         said = _grouped(self.guesses, len(self.names) + 1, across)[:, :-1]
-        hits = _grouped(self.guesses, len(self.names) + 1, across * self._right[:, None])[:, :-1]
+        right = (self.guesses == self.labels)[:, None]
+        hits = _grouped(self.guesses, len(self.names) + 1, across * right)[:, :-1]
         return ratio(hits, true), ratio(hits, said), ratio(2 * hits, true + said)
 
     def _binned(self, values: FloatArray, across: FloatArray) -> FloatArray:
@@ -176,7 +184,7 @@ class Classification(Measure):
         self._open = not self._at
         self._strange: set[str] = set()
         self._rows = Rows("image", self.columns)
-        self._units: list[tuple[int, int, float, int]] = []
+        self._units: list[tuple[int, int, float, int, int]] = []
         self._ends = array("q", [0])
         self._classes = array("i")
         self._values = array("f")
@@ -198,9 +206,14 @@ class Classification(Measure):
             name = f"prediction for image {record.id}: its score {said[0].score:.4g} is no probability"
             self.problems.add("score out of range", record.id, name, left_out=False)
         places = [self._known(one.name, record) for one in said]
-        rank = places.index(label) if label in places else -1
-        guess = places[0] if places else None
-        self._units.append((label, -1 if guess is None else guess, said[0].score if said else 0.0, rank))
+        rank, ties = -1, 0
+        if label in places:
+            own = said[places.index(label)].score
+            rank = sum(one.score > own for one in said)
+            ties = 1 + sum(one.score == own and place != label for place, one in zip(places, said, strict=True))
+        best = [place for place, one in zip(places, said, strict=True) if one.score == said[0].score]
+        guess = next((place for place in best if place != label), best[0] if best else None)
+        self._units.append((label, -1 if guess is None else guess, said[0].score if said else 0.0, rank, ties))
         kept: dict[int, float] = {}
         for place, one in zip(places, said, strict=True):
             if place is not None and one.score:
@@ -215,8 +228,8 @@ class Classification(Measure):
         import scipy.sparse as sp
 
         count, names = len(self._units), list(self._at)
-        units = np.array(self._units, np.float64).reshape(count, 4)
-        labels, guesses, ranks = (units[:, i].astype(np.int32) for i in (0, 1, 3))
+        units = np.array(self._units, np.float64).reshape(count, 5)
+        labels, guesses, ranks, ties = (units[:, i].astype(np.int32) for i in (0, 1, 3, 4))
         flat = (np.array(self._values), np.array(self._classes), np.array(self._ends))
         by_class = sp.csr_array(flat, shape=(count, len(names))).tocsc()
         return ClassificationTally(
@@ -226,6 +239,7 @@ class Classification(Measure):
             guesses=np.where(guesses < 0, len(names), guesses).astype(np.int32),
             confidences=units[:, 2],
             ranks=ranks,
+            ties=ties,
             starts=by_class.indptr.astype(np.int64),
             holders=by_class.indices.astype(np.int32),
             values=by_class.data,
