@@ -334,6 +334,44 @@ def test_without_a_control_copies_are_found_all_the_same(session, folders) -> No
     json.dumps(found.to_json(), allow_nan=False)
 
 
+def sketch(seed: int) -> PIL.Image.Image:
+    """One of a simple kind: any two agree in most of their pixels, as two drawings of one digit do."""
+    return PIL.Image.blend(photo(777), photo(seed), 0.2)
+
+
+@pytest.mark.parametrize("control", ["held-out", "training"])
+def test_pictures_that_are_all_alike_are_no_copies(session, tmp_path: Path, control: str) -> None:
+    train = save(tmp_path / "train", **{f"t{i:02d}": sketch(i) for i in range(30)})
+    held = save(tmp_path / "held", **{f"h{i:02d}": sketch(100 + i) for i in range(25)})
+    made = save(tmp_path / "made", **{f"m{i:02d}": sketch(200 + i) for i in range(25)})
+    assert np.mean([likeness(look(sketch(0)), look(sketch(i))).copy for i in range(1, 9)]) > 0.5
+    asked = (made, train, held) if control == "held-out" else (made, train)
+    found = memorisation(*asked, session=session, resamples=50)
+    assert (found.level, found.figures["copies"].value) == ("alike", 0)
+    assert found.verdict.startswith("the pictures of this kind are too alike to tell copies (")
+    assert f"{control} pictures would pass for one" in found.verdict
+    assert not found.problems
+    assert found.to_json()["control"]["tells"] is False
+    found.save(tmp_path / "out")
+    assert 'class="long">The pictures' in (tmp_path / "out" / "memorisation.html").read_text()  # not in red
+    save(made, copy=CHANGES["brighter"](sketch(5)))
+    again = memorisation(*asked, session=session, resamples=50)
+    assert [(pair.made, pair.train) for pair in again.pairs if pair.kind == "copy"] == [("copy.png", "t05.png")]
+
+
+def test_made_pictures_that_are_held_out_ones_are_said_to_be(session, folders) -> None:
+    made, train, held = folders
+    save(made, x1=photo(100), x2=photo(101))
+    assert any(
+        "2 of 26 made pictures are held-out pictures too" in n
+        for n in memorisation(made, train, held, session=session, resamples=0).notes
+    )
+    save(made, x1=CHANGES["brighter"](photo(100)), x2=photo(600))
+    assert not any(
+        "held-out pictures too" in n for n in memorisation(made, train, held, session=session, resamples=0).notes
+    )
+
+
 def test_few_pictures_are_said_to_be(session, folders, tmp_path: Path) -> None:
     made = save(tmp_path / "few", a=photo(0), b=photo(999))
     found = memorisation(made, folders[1], save(tmp_path / "small", a=photo(998)), session=session, resamples=20)

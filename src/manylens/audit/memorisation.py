@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from manylens.audit.control import Control
 from manylens.audit.ranking import BoolArray, Ranking
 from manylens.data.problems import Problems
 from manylens.evaluation.details import curve
@@ -31,7 +32,7 @@ LEAST = 20
 """Made pictures, and held-out ones, below which little can be said."""
 
 Kind = Literal["copy", "likeness", ""]
-Level = Literal["copies", "closer", "none"]
+Level = Literal["copies", "closer", "alike", "none"]
 
 CLOSER, NEAREST, Z = "closer than held-out", "nearest is training", "Mann-Whitney z"
 _STANDS_OUT = 0.5  # as Carlini et al. weigh the mean of the next neighbours
@@ -40,7 +41,7 @@ _AT_ONCE = 4_000_000
 _POINTS = 50
 
 ABOUT = {
-    "copies": "share of made pictures whose pixels are those of a training picture",
+    "copies": "share of made pictures whose pixels are those of a training picture, as those of others are not",
     "stand out": "share less than half as far from the nearest training picture as from the next ones on average",
     "too close": "share closer to a training picture than all but a few of the held-out ones are",
     "likenesses": "share that is too close, but no copy by pixels",
@@ -194,6 +195,7 @@ class Memorisation:
         train: Name of the training data.
         problems: What was left out.
         notes: What a reader should know, beside :data:`CAVEATS`.
+        control: Whether pixels tell copies from likenesses here.
     """
 
     tally: MemorisationTally
@@ -204,20 +206,22 @@ class Memorisation:
     train: str
     problems: Problems = field(default_factory=Problems)
     notes: Sequence[str] = ()
+    control: Control = field(default_factory=Control)
 
     @property
     def level(self) -> Level:
-        """``copies``; ``closer``: nearer to the training data than chance has it; or ``none``.
+        """``copies``; ``closer``: nearer to the training data than chance has it; ``alike``: no telling; or ``none``.
 
         Pictures of a model that makes the typical only lie near to all data. So they must be nearer to the training
         data than held-out ones are, and have their nearest real picture there more often than its size explains.
         """
         if self.tally.copied.any():
             return "copies"
+        other: Level = "none" if self.control.tells else "alike"
         if not len(self.tally.held) or min(len(self.tally.units), len(self.tally.held)) < LEAST:
-            return "none"
+            return other
         near = self.figures[Z].value <= _UNLIKELY
-        return "closer" if near and self.figures[NEAREST].low > self.tally.chance else "none"
+        return "closer" if near and self.figures[NEAREST].low > self.tally.chance else other
 
     @property
     def verdict(self) -> str:
@@ -228,6 +232,12 @@ class Memorisation:
             said = "is a copy of a training picture" if copies == 1 else "are copies of training pictures"
             return f"{copies} of {whole} {said} (share {self.figures['copies']})"
         none = f"no copy of a training picture among {whole}"
+        if not self.control.tells:
+            none = (
+                f"the pictures of this kind are too alike to tell copies ({self.control.alike} of "
+                f"{self.control.pictures} {self.control.whose} pictures would pass for one); "
+                f"none of {whole} is near exact"
+            )
         if not len(self.tally.held):
             return f"{none}; without held-out pictures nothing more can be said"
         near = f"{CLOSER} {self.figures[CLOSER]}, z {self.figures[Z].value:.1f}"
@@ -244,6 +254,7 @@ class Memorisation:
                 "made": {"name": self.made, "pictures": len(self.tally.units)},
                 "train": {"name": self.train, "pictures": self.tally.trained},
                 "held_out": {"pictures": len(self.tally.held)},
+                "control": {**vars(self.control), "tells": self.control.tells},
                 "threshold": self.tally.threshold,
                 "chance": self.tally.chance,
                 "level": self.level,

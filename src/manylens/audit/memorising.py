@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from manylens.audit.control import NEAR_EXACT, Control, in_both
 from manylens.audit.copies import NONE, Likeness, Look, likeness
 from manylens.audit.memorisation import LEAST, NEAREST, Memorisation, MemorisationTally, Pair
 from manylens.audit.nearest import Encoder, Neighbours
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 50
 _CANDIDATES = 5  # nearest training pictures whose pixels are compared
-_LEAK = 0.15  # a held-out picture farther away than this is no copy
+_LEAK = 0.15  # of features: a held-out picture farther away than this is no copy
+_CONTROL = 200  # training pictures that are held against the others where there are too few held-out ones
 _PAIRS = 12
 _PERCENTILE = 5.0
 
@@ -100,7 +102,8 @@ def memorisation(
     held_vectors = made_vectors[:0]
     if sources.held is not None:
         held_records, held_vectors = _table(encoder, sources.held, "held-out picture", steps.next())
-    search = Neighbours(np.concatenate([made_vectors, held_vectors]), neighbours + 1)
+    samples, sample_vectors = _sample(encoder, sources.train) if len(held_records) < LEAST else ([], made_vectors[:0])
+    search = Neighbours(np.concatenate([made_vectors, held_vectors, sample_vectors]), neighbours + 1)
     trained: list[_Trained] = []
     for record, vector in encoder.vectors(sources.train, "training picture", steps.next()):
         search.add(vector)
@@ -108,16 +111,25 @@ def memorisation(
     if not trained:
         raise DataError(f"{sources.train.name}: no training picture can be read", "give pictures")
     distances, places = search.found([record.id for record in trained])
-    count, looks = len(made_records), _Looks()
+    count, both, looks = len(made_records), len(made_records) + len(held_records), _Looks()
     compared = [looks.closest(record, [trained[j] for j in places[i]]) for i, record in enumerate(made_records)]
-    unseen = _unseen(held_records, distances[count:, 0], [trained[j] for j in places[count:, 0]], looks, problems)
-    held = distances[count:, 0][unseen]
+    nearest = [trained[j] for j in places[count:both, 0]]
+    unseen = _unseen(held_records, distances[count:both, 0], nearest, looks, problems)
+    held = distances[count:both, 0][unseen]
+    asked = list(zip(samples, range(both, len(places)), strict=True))
+    asked = asked or [(held_records[i], count + i) for i in unseen]
+    beside = [
+        (record, [one for j in places[row] if (one := trained[j]).path != str(record.path)]) for record, row in asked
+    ]
+    alike = [looks.closest(record, others)[1] for record, others in beside if others]
+    control = Control.of("training" if samples else "held-out", alike)
+    other = _nearest(made_vectors, held_vectors[unseen], [held_records[i].id for i in unseen])
     tally = MemorisationTally(
         _units(made_records, columns),
         distance=distances[:count, 0],
         ratio=_ratios(distances[:count]),
-        copied=np.array([one.copy for _, one in compared], bool),
-        other=_nearest(made_vectors, held_vectors[unseen], [held_records[i].id for i in unseen]),
+        copied=np.array([control.copy(one) for _, one in compared], bool),
+        other=other,
         held=held,
         threshold=float(np.quantile(held, percentile / 100)) if len(held) else math.nan,
         trained=len(trained),
@@ -125,12 +137,16 @@ def memorisation(
     return Memorisation(
         tally,
         estimates(tally, resamples=resamples, seed=seed),
-        _pairs(tally, made_records, trained, distances, places, compared),
+        _pairs(tally, made_records, trained, distances[:count], places, compared),
         model=encoder.used,
         made=sources.made.name,
         train=sources.train.name,
         problems=problems,
-        notes=_notes(tally, neighbours, percentile, sources.held is not None),
+        notes=[
+            *_notes(tally, neighbours, percentile, sources.held is not None),
+            *_overlap(in_both(made_records, [held_records[i] for i in unseen], other) if len(other) else 0, count),
+        ],
+        control=control,
     )
 
 
@@ -236,13 +252,23 @@ def _table(
     return [record for record, _ in pairs], np.stack([vector for _, vector in pairs])
 
 
+def _sample(encoder: Encoder, source: Dataset) -> tuple[list[Record], npt.NDArray[np.float32]]:
+    """Training pictures, evenly taken, and their vectors ``(n, D)``; their vectors are kept and not made again."""
+    step = max(1, len(source) // _CONTROL)
+    ids = [record.id for place, record in enumerate(source) if place % step == 0][:_CONTROL]
+    pairs = list(replace(encoder, problems=Problems()).vectors(source.select(ids=ids), "training picture"))
+    if not pairs:
+        raise DataError(f"{source.name}: no training picture can be read", "give pictures")
+    return [record for record, _ in pairs], np.stack([vector for _, vector in pairs])
+
+
 def _unseen(
     held: Sequence[Record], distances: FloatArray, nearest: Sequence[_Trained], looks: _Looks, problems: Problems
 ) -> list[int]:
     """The held-out pictures that are no copies of training pictures."""
     kept = []
     for place, (record, other) in enumerate(zip(held, nearest, strict=True)):
-        if distances[place] <= _LEAK and looks.compare(record, other).copy:
+        if distances[place] <= _LEAK and looks.compare(record, other).distance <= NEAR_EXACT:
             what = f"held-out picture {record.id}: is training picture {other.id}; left out of the control"
             problems.add("held-out in training", record.id, what)
         else:
@@ -306,6 +332,14 @@ def _pairs(
             )
         )
     return pairs
+
+
+def _overlap(shared: int, made: int) -> list[str]:
+    if not shared:
+        return []
+    return [
+        f"{shared} of {made} made pictures are held-out pictures too, byte for byte: the control is no other than these"
+    ]
 
 
 def _notes(tally: MemorisationTally, neighbours: int, percentile: float, control: bool) -> list[str]:

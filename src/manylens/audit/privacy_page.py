@@ -35,7 +35,7 @@ def memorisation_page(found: Memorisation) -> str:
             f"features of {found.model}",
         ],
         about=memorisation.ABOUT,
-        bad=found.level != "none",
+        bad=found.level in ("copies", "closer"),
         pairs=[_shown(pair) for pair in found.pairs[:_PAIRS]],
         more=max(0, len(found.pairs) - _PAIRS),
         exposed=[],
