@@ -93,9 +93,31 @@ def test_groups_too_small_are_shown_and_not_judged() -> None:
     assert found.sliced.gaps["accuracy"].worst != "c"
     assert set(found.classes[0].by_group) == {"a", "b"}
     assert found.to_json()["too_small"] == ["c"]
+    assert found.verdict.endswith("; not judged: c (5 pictures, 0.000)")
+    assert [(one["group"], one["pictures"], one["value"]) for one in found.to_json()["not_judged"]] == [("c", 5, 0.0)]
     alone = fairness(tally, "site", resamples=20, least=50)
     assert not alone.classes
     assert "nothing can be said of accuracy: 0 of 3 groups can be judged" in alone.verdict
+
+
+def test_errors_that_rest_on_few_positives_are_not_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """40 pictures of b, but 3 cats only, of which 2 are missed: no group of few pictures, but of few positives."""
+    a = [("cat", "cat", "a")] * 30 + [("dog", "dog", "a")] * 30
+    b = [("cat", "cat", "b")] + [("cat", "dog", "b")] * 2 + [("dog", "dog", "b")] * 37
+    tally = classified(a + b)
+    (one,) = fairness(tally, "site", positive="cat", resamples=20).classes
+    assert one.few == {"b": "3 positives"}
+    assert one.measures["equal_opportunity_difference"] == pytest.approx(2 / 3)
+    assert {name for name, value in one.trusted.items() if np.isnan(value)} == {
+        name for name in one.measures if "parity" not in name
+    }
+    assert one.rates is not None
+    assert set(one.rates.gaps) == {"selection rate", "false positive rate"}
+    assert one.to_json()["too_few"] == {"b": "3 positives"}
+    every = fairness(tally, "site", resamples=20, least=3).classes
+    assert not any(one.few for one in every)
+    _, out, _ = run(str(saved(tally, tmp_path)), "--column", "site", "--resamples", "20", capsys=capsys)
+    assert "b: 3 positives" in out
 
 
 def test_parity_by_hand() -> None:

@@ -74,6 +74,7 @@ def test_the_page_says_what_was_measured() -> None:
     assert f"mIoU {VALUES.mean():.3f}" in words
     assert "60 of 60 pictures judged" in words
     assert "south is served worst" in words
+    assert "Not judged: few (5 pictures, 0.500)." in words
     assert "too small to judge: fewer than 20 pictures" in words
     assert "1 row left out" in words
     assert "annotation a<17>: its box" in words

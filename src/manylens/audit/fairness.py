@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,14 +57,15 @@ class Fairness:
     def verdict(self) -> str:
         """The main figure in a sentence."""
         one = self.sliced
+        left = f"; {one.not_judged}" if one.too_small else ""
         if not one.gaps.get(one.main):
             judged = sum(group.judged for group in one.groups)
             few = f"{judged} of {len(one.groups)} groups can be judged (at least {one.least} pictures each)"
-            return f"{self.column}: nothing can be said of {one.main}: {few}"
+            return f"{self.column}: nothing can be said of {one.main}: {few}{left}"
         gap = one.gaps[one.main]
         return (
             f"{self.column}: {one.main} is worst for {gap.worst}, best for {gap.best}; gap {gap.gap}, ratio "
-            f"{gap.ratio:.3f}: {gap.verdict} (p = {gap.chance})"
+            f"{gap.ratio:.3f}: {gap.verdict} (p = {gap.chance}){left}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -74,6 +75,10 @@ class Fairness:
             "column": self.column,
             "verdict": self.verdict,
             "too_small": [group.name for group in self.sliced.too_small],
+            "not_judged": [
+                {"group": one.name, "pictures": one.clusters, **one.figures[self.sliced.main].to_json()}
+                for one in self.sliced.too_small
+            ],
             **self.sliced.to_json(),
             "classes": [one.to_json() for one in self.classes],
         }
@@ -118,11 +123,11 @@ def fairness(
     if len(members) < 2:
         return Fairness(tally.measure, sliced)
     if positive is None:
-        found = [parity(tally, members, name) for name in _frequent(tally)]
+        found = [parity(tally, members, name, least=least) for name in _frequent(tally)]
         return Fairness(tally.measure, sliced, sorted(found, key=_unequal, reverse=True))
-    one = parity(tally, members, positive)
+    one = parity(tally, members, positive, least=least)
     more = rates(tally, column, members, positive, resamples=resamples, seed=seed, least=least)
-    return Fairness(tally.measure, sliced, [Parity(one.positive, one.pictures, one.measures, one.by_group, more)])
+    return Fairness(tally.measure, sliced, [replace(one, rates=more)])
 
 
 def _saved(tally: Tally, evaluation: Evaluation | None, column: str) -> Sliced:
@@ -143,7 +148,7 @@ def _frequent(tally: ClassificationTally) -> list[str]:
 
 
 def _unequal(one: Parity) -> float:
-    odds = one.measures["equalized_odds_difference"]
+    odds = math.nan if one.few else one.measures["equalized_odds_difference"]
     return odds if not math.isnan(odds) else one.measures["demographic_parity_difference"] - 1  # the unknown last
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class Parity:
             Differences are best at 0, ratios at 1.
         by_group: The rates of each group, by fairlearn's ``MetricFrame``; NaN where they are not defined.
         rates: The same with intervals and gaps, where they were asked for.
+        few: Groups with too few pictures of the class, or of other classes, to judge errors by: their number in words.
+            What fairlearn says of errors (equalised odds, equal opportunity) is not to be trusted then.
     """
 
     positive: str
@@ -50,6 +52,12 @@ class Parity:
     measures: Mapping[str, float]
     by_group: Mapping[str, Mapping[str, float]]
     rates: Sliced | None = None
+    few: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def trusted(self) -> dict[str, float]:
+        """:attr:`measures`, NaN where a group has too few pictures to say it."""
+        return {name: math.nan if self.few and name in _OF_ERRORS else value for name, value in self.measures.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Plain, NaN as None."""
@@ -61,16 +69,18 @@ class Parity:
                 group: {name: _none(value) for name, value in rates.items()} for group, rates in self.by_group.items()
             },
             "rates": None if self.rates is None else self.rates.to_json(),
+            "too_few": dict(self.few),
         }
 
 
-def parity(tally: ClassificationTally, members: Members, positive: str) -> Parity:
+def parity(tally: ClassificationTally, members: Members, positive: str, *, least: int = 1) -> Parity:
     """What fairlearn says of one class.
 
     Args:
         tally: Of the classifier.
         members: The groups to compare, at least two, bool ``(n,)`` by name. A picture may be in several.
         positive: The class.
+        least: Pictures of the class, and others, that a group needs for its errors to be judged.
 
     Raises:
         DataError: There is no such class.
@@ -107,7 +117,7 @@ def parity(tally: ClassificationTally, members: Members, positive: str) -> Parit
         found |= dict.fromkeys(_OF_ERRORS[:2], math.nan)
     if not said.any():
         found["demographic_parity_ratio"] = math.nan
-    return Parity(positive, int(true.sum()), found, table)
+    return Parity(positive, int(true.sum()), found, table, few=_few(truth, members, least))
 
 
 def rates(
@@ -134,7 +144,26 @@ def rates(
         denominators=np.stack([np.ones_like(truth), truth, ~truth], axis=1).astype(float),
         errors=["false positive rate"],
     )
-    return slice_with(counted, column, members, resamples=resamples, seed=seed, least=least)
+    asked: dict[str, Any] = {"resamples": resamples, "seed": seed, "least": least}
+    whole = slice_with(counted, column, members, **asked)
+    gaps = dict(whole.gaps)
+    for rate, among in ((RATES[1], truth), (RATES[2], ~truth)):
+        enough = {name: inside for name, inside in members.items() if among[inside].sum() >= least}
+        if len(enough) < len(members):  # a gap to a rate of a handful of pictures says nothing
+            gaps.pop(rate, None)
+            others = slice_with(counted, column, enough, **asked).gaps if len(enough) > 1 else {}
+            gaps |= {name: gap for name, gap in others.items() if name == rate}
+    return replace(whole, gaps=gaps)
+
+
+def _few(truth: npt.NDArray[np.bool_], members: Members, least: int) -> dict[str, str]:
+    few = {}
+    for name, inside in members.items():
+        count, other = int(truth[inside].sum()), int((~truth[inside]).sum())
+        if min(count, other) < least:
+            number, what = (count, "positive") if count < least else (other, "negative")
+            few[name] = f"{number} {what}{'' if number == 1 else 's'}"
+    return few
 
 
 def class_number(tally: ClassificationTally, name: str) -> int:

@@ -135,7 +135,7 @@ def _print_classes(classes: Any) -> None:
     rows = [_class_row(one) for one in classes[:_MOST_CLASSES]]
     output.table(
         "parity of classes, the least equal first",
-        ("class", "pictures", *(name.replace("_", " ") for name in classes[0].measures)),
+        ("class", "pictures", *(name.replace("_", " ") for name in classes[0].measures), "too few"),
         rows,
     )
     if len(classes) > _MOST_CLASSES:
@@ -147,7 +147,8 @@ def _print_classes(classes: Any) -> None:
 
 
 def _class_row(one: Parity) -> tuple[str, ...]:
-    return (one.positive, str(one.pictures), *(_number(value) for value in one.measures.values()))
+    few = ", ".join(f"{name}: {count}" for name, count in one.few.items())
+    return (one.positive, str(one.pictures), *(_number(value) for value in one.trusted.values()), few)
 
 
 def _number(value: float) -> str:

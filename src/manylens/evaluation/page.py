@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from manylens.evaluation.slices import not_judged
 from manylens.render import plot
 from manylens.render.page import Picture
 from manylens.render.page import page as html
@@ -135,7 +136,7 @@ def _slice(one: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
         "figures": heads,
         "groups": groups,
         "svg": plot.intervals(rows, main, faint=small),
-        "verdict": _verdict(one, small),
+        "verdict": " ".join(filter(None, (_verdict(one, small), _left_out(one)))),
         "small": small,
     }
 
@@ -151,6 +152,13 @@ def _verdict(one: Mapping[str, Any], small: Sequence[str]) -> str:
     if not gap["real"]:
         return f"{gap['best']} and {gap['worst']} lie {size} apart; a gap as large may be chance ({chance})."
     return f"{gap['worst']} is served worst, {size} behind {gap['best']}; chance is an unlikely cause ({chance})."
+
+
+def _left_out(one: Mapping[str, Any]) -> str:
+    small = [group for group in one["groups"] if not group["judged"]]
+    value = {group["name"]: group["figures"].get(one["main"], {}).get("value") for group in small}
+    said = not_judged([(group["name"], group["clusters"], value[group["name"]]) for group in small])
+    return said and f"{said[0].upper()}{said[1:]}."
 
 
 def _floats(one: Mapping[str, Any]) -> tuple[float, float, float]:

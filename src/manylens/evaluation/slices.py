@@ -19,6 +19,7 @@ LEAST_CLUSTERS = 20
 _MOST_VALUES = 12
 _BINS = 4
 _SHUFFLES = 500
+_MOST_NAMED = 8
 _SIZES = ("small", "medium", "large")
 
 
@@ -131,6 +132,11 @@ class Sliced:
         """The groups that cannot be judged."""
         return [group for group in self.groups if not group.judged]
 
+    @property
+    def not_judged(self) -> str:
+        """Groups that are too small, with their main figure, for a sentence; empty where there are none."""
+        return not_judged([(one.name, one.clusters, one.figures[self.main].value) for one in self.too_small])
+
     def to_json(self) -> dict[str, Any]:
         """Plain, NaN as None."""
         return {
@@ -142,6 +148,21 @@ class Sliced:
             "groups": [group.to_json() for group in self.groups],
             "gaps": {name: gap.to_json() for name, gap in self.gaps.items()},
         }
+
+
+def not_judged(groups: Sequence[tuple[str, int, float | None]]) -> str:
+    """Names the groups that no verdict is about: one of them may be served worse than those that are judged.
+
+    Args:
+        groups: Name, number of pictures and main figure of each.
+    """
+    said = [
+        f"{name} ({count} picture{'' if count == 1 else 's'}, "
+        f"{'-' if value is None or math.isnan(value) else f'{value:.3f}'})"
+        for name, count, value in groups[:_MOST_NAMED]
+    ]
+    more = [f"{len(groups) - _MOST_NAMED} more"] if len(groups) > _MOST_NAMED else []
+    return f"not judged: {', '.join(said + more)}" if groups else ""
 
 
 def slice_by(
