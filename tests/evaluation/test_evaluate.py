@@ -17,6 +17,7 @@ from tests.evaluation import scripted
 from tests.evaluation.scripted import Scripted, annotation, answered, picture, record, rectangle
 
 SIZE = (40, 30)
+CLASSIFY = "classify = ['names']"
 BOXES = {"one": (3, 4, 15, 20), "two": (20, 6, 38, 26), "three": (0, 0, 9, 9), "four": (10, 10, 30, 25)}
 
 
@@ -102,6 +103,30 @@ def test_classes_that_the_model_does_not_know_count_as_missed(ready, boxed):
     assert any("'dog'" in note for note in found.notes)
     with pytest.raises(UnsupportedError, match="'cat', 'dog': the model knows none of them"):
         evaluate(boxed, task="detect", session=ready(DETECT, _knows_nothing))
+
+
+def test_labels_that_a_classifier_does_not_know_are_not_asked_for(ready, tmp_path):
+    records = [
+        Record(name, scripted.picture(tmp_path, name), 40, 30, label=label)
+        for name, label in (("one", "cat"), ("two", "eight"), ("three", "nine"))
+    ]
+    data = Dataset.of(records, [Category(i, name) for i, name in enumerate(("cat", "eight", "nine"))], name="labelled")
+
+    def answer(request):
+        if "cat" not in request.names:
+            raise UnsupportedError("the model knows none of them")
+        return Classification(labels=tuple(Label(name, float(name == "cat")) for name in request.names))
+
+    found = evaluate(data, task="classify", session=ready(CLASSIFY, answer), resamples=0)
+    assert Scripted.asked[-1].names == ("cat",)
+    assert found.figures["accuracy"].value == found.figures["top-5"].value == pytest.approx(1 / 3)
+    assert [note for note in found.notes if "'eight', 'nine': not asked for, they count as missed" in note]
+
+
+def test_a_model_that_does_not_do_the_task_is_not_said_to_know_no_names(ready, boxed):
+    session = ready(CLASSIFY, perfect)
+    with pytest.raises(UnsupportedError, match="scripted does not do detect; it does classify"):
+        evaluate(boxed, task="detect", model="manylens/scripted", session=session)
 
 
 def _knows_nothing(request):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from manylens.errors import UnsupportedError
 from manylens.models import imagenet, names
 from manylens.tasks import ClassifyRequest, EmbedRequest
 
@@ -43,9 +44,18 @@ def test_names_to_choose_from(run, example, photograph, choices, best):
 @pytest.mark.weights
 def test_what_the_names_cannot_say_is_said(run, example):
     notes = []
-    run(LITE3, ClassifyRequest.of(image=example("cat.jpg"), names=["happiness", "sadness"]), notes=notes)
+    found = run(LITE3, ClassifyRequest.of(image=example("cat.jpg"), names=["dog", "happiness", "drum"]), notes=notes)
     assert any("'happiness': no label of this model is like it" in note for note in notes)
+    assert (found.labels[-1].name, found.labels[-1].score) == ("happiness", 0)  # last, though given before "drum"
+    assert sum(label.score for label in found.labels) == pytest.approx(1)
+    run(LITE3, ClassifyRequest.of(image=example("cat.jpg"), names=["spaceship"]), notes=notes)
     assert any("none of the given names fits" in note for note in notes)
+
+
+@pytest.mark.weights
+def test_names_of_which_none_is_known_are_refused(run, example):
+    with pytest.raises(UnsupportedError, match="'happiness', 'sadness': the model knows none of them"):
+        run(LITE3, ClassifyRequest.of(image=example("cat.jpg"), names=["happiness", "sadness"]))
 
 
 @pytest.mark.weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from manylens.errors import CostError, ManylensError, MediaError, UnsupportedErr
 from manylens.evaluation.asking import Setup
 from manylens.evaluation.measures import driving
 from manylens.evaluation.results import ModelUsed
+from manylens.models.names import quoted
 from manylens.runtime.executors import Failure
 from manylens.runtime.meter import Meter
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _MOST_NOTES = 8
 _TRIED_FOR_NAMES = 10
-_NAMED = 5
+_MOST_UNKNOWN = 30
 
 
 @dataclass
@@ -70,7 +71,7 @@ class Run:
         A model that knows some of the classes only is asked for those; the others count as missed, and a note says so.
 
         Raises:
-            UnsupportedError: It knows none of them.
+            UnsupportedError: It knows none of them, or does not do the task.
         """
         if not setup.names:
             return setup
@@ -80,12 +81,13 @@ class Run:
             return replace(setup, names=None)
         for record in islice(records, _TRIED_FOR_NAMES):
             try:
-                self._try(protocol, record, setup)
-                return setup
+                doubtful = _without_score(self._try(protocol, record, setup))
+                return self._known(protocol, record, setup, doubtful) if doubtful else setup
             except UnsupportedError as refusal:
                 if not takes and self.model is None:
                     raise  # no model at all does the task
-                return self._known(protocol, record, setup, refusal)
+                self._require(protocol, record, setup)
+                return self._known(protocol, record, setup, set(setup.names), refusal)
             except CostError:
                 return setup  # the run itself will meet it, and stop cleanly
             except driving.OF_THE_RUN:
@@ -190,26 +192,62 @@ class Run:
         else:
             driving.failed(self.problems, "question" if key else "image", key or record.id, error)
 
-    def _try(self, protocol: Asked, record: Record, setup: Setup) -> None:
-        from manylens.tasks import request
+    def _try(self, protocol: Asked, record: Record, setup: Setup) -> list[Any]:
+        return [
+            self.session.run(asked, model=self.model, seed=self.seed, cost_cap=self.meter)
+            for asked in _requests(protocol, record, setup)
+        ]
 
-        for fields in protocol.ask(record, setup).values():
-            self.session.run(request(protocol.calls, **fields), model=self.model, seed=self.seed, cost_cap=self.meter)
+    def _require(self, protocol: Asked, record: Record, setup: Setup) -> None:
+        """Refuse a model that does not do the task at all, in the session's words: no name is at fault then."""
+        from manylens.session.choice import require
 
-    def _known(self, protocol: Asked, record: Record, setup: Setup, refusal: ManylensError) -> Setup:
+        row = self.session.catalog.resolve(self.model) if self.model is not None else None
+        if row is not None and row.tasks:
+            for asked in _requests(protocol, record, setup):
+                require(self.session.catalog, row, asked)
+
+    def _known(
+        self,
+        protocol: Asked,
+        record: Record,
+        setup: Setup,
+        doubtful: Collection[str],
+        refusal: ManylensError | None = None,
+    ) -> Setup:
+        """The setup without those of the doubtful names that the model refuses when asked for them alone."""
         assert setup.names is not None
-        known = []
+        unknown = []
         for name in setup.names:
-            try:
-                self._try(protocol, record, replace(setup, names=(name,)))
-                known.append(name)
-            except UnsupportedError:
-                continue
+            if name in doubtful:
+                try:
+                    self._try(protocol, record, replace(setup, names=(name,)))
+                except UnsupportedError as error:
+                    refusal = refusal or error
+                    unknown.append(name)
+        known = tuple(name for name in setup.names if name not in unknown)
         if not known:
-            raise UnsupportedError(f"{quoted(setup.names)}: the model knows none of them", refusal.remedy) from refusal
-        unknown = [name for name in setup.names if name not in known]
-        self.notes.append(f"the model does not know {quoted(unknown)}: not asked for, they count as missed")
-        return replace(setup, names=tuple(known))
+            remedy = refusal.remedy if refusal is not None else ""
+            raise UnsupportedError(f"{quoted(setup.names)}: the model knows none of them", remedy) from refusal
+        if not unknown:
+            return setup
+        said = quoted(unknown, _MOST_UNKNOWN)
+        self.notes.append(f"the model does not know {said}: not asked for, they count as missed")
+        return replace(setup, names=known)
+
+
+def _requests(protocol: Asked, record: Record, setup: Setup) -> Iterator[Any]:
+    from manylens.tasks import request
+
+    return (request(protocol.calls, **fields) for fields in protocol.ask(record, setup).values())
+
+
+def _without_score(results: Iterable[Any]) -> set[str]:
+    """Names that a classifier gave a score of exactly 0, which no softmax does: it may not know them."""
+    from manylens.tasks import Classification
+
+    labels = [label for one in results if isinstance(one, Classification) for label in one.labels]
+    return {label.name for label in labels if label.score == 0}
 
 
 class Watching:
@@ -233,10 +271,3 @@ class Watching:
             if not isinstance(result, Failure):
                 self._run.saw(result)
             yield result
-
-
-def quoted(names: Iterable[str]) -> str:
-    """Names for a line: the first few, and how many more."""
-    every = list(names)
-    shown = ", ".join(f"{name!r}" for name in every[:_NAMED])
-    return shown if len(every) <= _NAMED else f"{shown} and {len(every) - _NAMED} more"

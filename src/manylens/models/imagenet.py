@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from manylens.errors import UnsupportedError
 from manylens.models.base import Model
-from manylens.models.names import ImageNet
+from manylens.models.names import ImageNet, quoted
 from manylens.runtime.context import Context
 from manylens.runtime.engines import EngineSettings
 from manylens.tasks import Classification, ClassifyRequest, EmbedRequest, Label, Request
@@ -78,10 +79,16 @@ class ImageNetClassifier(Model):
         return (raised / raised.sum(axis=1, keepdims=True)).reshape(len(pictures), 2, -1).mean(axis=1)
 
     def _by_names(self, probabilities: np.ndarray, asked: Sequence[str], ctx: Context) -> np.ndarray:
-        """Probabilities of the given names, which sum to 1: what their kinds among the labels have together."""
+        """Probabilities of the given names, which sum to 1: what their kinds among the labels have together.
+
+        A name that no label is like has exactly 0: the model cannot tell it, so a share would be invented.
+
+        Raises:
+            UnsupportedError: No label is like any of them.
+        """
         notes = ctx.notes.setdefault("notes", [])
         probabilities = np.where(probabilities >= _NOISE * probabilities.max(), probabilities, 0)
-        mass = np.zeros(len(asked))
+        mass, known = np.zeros(len(asked)), np.ones(len(asked), bool)
         for i, name in enumerate(asked):
             found = self._imagenet.members(name)
             if found is not None:
@@ -91,15 +98,22 @@ class ImageNetClassifier(Model):
             else:
                 relation = _related(name, ctx)
                 mass[i] = relation @ probabilities
+                known[i] = bool(relation.any())
                 near = self._imagenet.labels[int(relation.argmax())]
                 notes.append(
                     f"{name!r}: no label of this model is called so; judged by labels like {near!r}"
-                    if relation.any()
+                    if known[i]
                     else f"{name!r}: no label of this model is like it, so it cannot be recognised"
                 )
+        if not known.any():
+            raise UnsupportedError(
+                f"{quoted(asked)}: the model knows none of them",
+                "give names of things like its labels, such as 'cat' or 'cup', or name a model that takes any words",
+            )
         if mass.sum() < _SEEN:
             notes.append("none of the given names fits what the model sees; their order says little")
-        return (mass + 1e-6) / (mass + 1e-6).sum()
+        mass = np.where(known, mass + 1e-6, 0)
+        return mass / mass.sum()
 
 
 def _centre(rgb: np.ndarray) -> np.ndarray:

@@ -260,5 +260,12 @@ def _words() -> Mapping[str, Any]:
     return {**sets, "plurals": table["plurals"]}
 
 
+def quoted(names: Iterable[str], most: int = 5) -> str:
+    """Names for a line: the first few, and how many more."""
+    every = list(names)
+    shown = ", ".join(f"{name!r}" for name in every[:most])
+    return shown if len(every) <= most else f"{shown} and {len(every) - most} more"
+
+
 def _table(name: str) -> dict[str, Any]:
     return tomllib.loads(resources.files("manylens.models.data").joinpath(name).read_text(encoding="utf-8"))
