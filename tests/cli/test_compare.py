@@ -1,10 +1,14 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from manylens.cli import main
 from tests.evaluation.test_page import VALUES, evaluation
+
+MADE = evaluation(VALUES)
+MODEL, DATA, OPTIONS = MADE.model, MADE.data, MADE.options
 
 
 def run(capsys, *words: object) -> tuple[int, str, str]:
@@ -73,3 +77,34 @@ def test_what_else_differs_is_said(capsys, tmp_path) -> None:
     _, out, _ = run(capsys, tmp_path / "a", tmp_path / "b")
     assert "note: clicks is not the same: 5 in a, 3 in b" in out
     assert "seed is" not in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "notes"),
+    [
+        ({"data": replace(DATA, fingerprint="beef")}, ["the data are not the same"]),
+        ({"data": replace(DATA, fingerprint="beef", split="val")}, ["split is not the same: not set in a, val in b"]),
+        (
+            {"data": replace(DATA, fingerprint="beef"), "options": {**OPTIONS, "limit": 9}},
+            ["limit is not the same: not set in a, 9 in b"],
+        ),
+        ({"model": replace(MODEL, precision="int8")}, ["precision is not the same: bf16 in a, int8 in b"]),
+        ({"model": replace(MODEL, weights="fff")}, ["weights is not the same: abc in a, fff in b"]),
+        ({"model": replace(MODEL, id="b", weights="fff", engine="")}, []),
+    ],
+)
+def test_only_what_differs_is_said_to(capsys, tmp_path, changes: dict, notes: list[str]) -> None:
+    evaluation(VALUES).save(tmp_path / "a")
+    evaluation(VALUES, **changes).save(tmp_path / "b")
+    said = [line for line in run(capsys, tmp_path / "a", tmp_path / "b")[1].splitlines() if line.startswith("note: ")]
+    assert len(said) == len(notes)
+    assert all(line.startswith(f"note: {note}") for line, note in zip(said, notes, strict=True))
+
+
+def test_a_row_without_p_is_not_said_to_be_chance(capsys, tmp_path) -> None:
+    few = np.where(np.arange(60) < 2, VALUES, np.nan)
+    for name, values in (("a", few), ("b", few + 0.1)):
+        evaluation(values).save(tmp_path / name)
+    _, out, _ = run(capsys, tmp_path / "a", tmp_path / "b")
+    assert "cannot be said" in out
+    assert "may be chance" not in out

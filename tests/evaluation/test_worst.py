@@ -19,11 +19,11 @@ DOOR = Annotation("1", "door", (3, 4, 15, 20), RLE)
 ASKED = Annotation("q", columns={"question": "is it?"})
 
 
-def of(record, prediction, unit, kind="image"):
-    tally = SimpleNamespace(units=SimpleNamespace(kind=kind))
+def of(record, prediction, unit, kind="image", lower=False):
+    tally = SimpleNamespace(units=SimpleNamespace(kind=kind), score_name="F of this one", lower=lambda figure: lower)
     evaluation = SimpleNamespace(main_figure="F", worst=[Example(unit, record.id, 0.25, str(record.path))], tally=tally)
     (made,) = shown(evaluation, {record.id: record}, {record.id: prediction} if prediction is not None else {})
-    assert (made.unit, made.score, made.figure) == (unit, 0.25, "F")
+    assert (made.unit, made.score, made.figure) == (unit, -0.25 if lower else 0.25, "F of this one")
     return [one.alt for one in made.pictures], list(made.lines)
 
 
@@ -52,6 +52,10 @@ def test_an_object_is_shown_alone_and_named(tmp_path):
         record = Record(name, picture(tmp_path, name), *SIZE, annotations=(DOOR,))
         assert of(record, None, "1", "object") == ([f"{name}: what is there"], ["is door"])
         assert of(record, {"1": REGIONS}, "1", "object")[0][1] == f"{name}: what was found"
+
+
+def test_an_error_is_shown_as_the_figure_is(tmp_path):
+    of(Record("p", tmp_path / "gone.png"), None, "p", lower=True)
 
 
 def test_a_picture_that_is_gone_costs_only_itself(tmp_path):

@@ -55,7 +55,8 @@ def _print(found: Comparison, a: str, b: str) -> None:
         classes += "/" in name
         if classes > _MOST_CLASSES or math.isnan(one.difference.value):
             continue
-        verdict = f"{one.better} is better" if one.real else "may be chance"
+        chance = "cannot be said" if math.isnan(one.p) else "may be chance"
+        verdict = f"{one.better} is better" if one.real else chance
         gap = one.difference
         span = "-" if math.isnan(gap.low) else f"{gap.low:+.4f} to {gap.high:+.4f}"
         p = "-" if math.isnan(one.p) else f"{one.p:.3g}"

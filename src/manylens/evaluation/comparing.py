@@ -15,6 +15,7 @@ from manylens.evaluation.results import Evaluation, opened
 from manylens.evaluation.tally import FloatArray, Tally
 
 _ROUNDING = 1e-9  # share of a difference below which its spread is none
+_PARTS = ("split", "limit", "ids", "where")  # options that take a part of the data
 _HARMLESS = frozenset({"resamples", "seed", "slices", "strict", "max_cost"})
 
 if TYPE_CHECKING:
@@ -127,18 +128,25 @@ def compare(a: Source, b: Source, *, resamples: int = RESAMPLES, seed: int = 0, 
 
 def _unlike(a: Evaluation, b: Evaluation) -> tuple[str, ...]:
     """What else than the model differs: it may be the cause of a difference."""
-    notes = []
-    if a.data.fingerprint != b.data.fingerprint:
-        notes.append("the data are not the same: labels or pictures changed in between")
-    for name in sorted({*a.options, *b.options} - _HARMLESS):
-        one, other = a.options.get(name), b.options.get(name)
-        if one != other:
-            notes.append(f"{name} is not the same: {_said(one)} in a, {_said(other)} in b")
-    return tuple(notes)
+    sides = [{**one.options, "split": one.data.split or one.options.get("split")} for one in (a, b)]
+    names = sorted({*sides[0], *sides[1]} - _HARMLESS)
+    notes = [_differs(name, *(side.get(name) for side in sides)) for name in names]
+    same_part = all(sides[0].get(name) == sides[1].get(name) for name in _PARTS)
+    if a.data.fingerprint != b.data.fingerprint and same_part:  # else it is of other pictures in any case
+        notes.insert(0, "the data are not the same: labels or pictures changed in between")
+    runs = ("weights", "engine", "precision") if a.model.id == b.model.id else ("engine", "precision")
+    pairs = [(name, getattr(a.model, name), getattr(b.model, name)) for name in runs]
+    notes += [_differs(*pair) for pair in pairs if pair[1] and pair[2]]  # saved predictions know of neither
+    return tuple(filter(None, notes))
+
+
+def _differs(name: str, a: Any, b: Any) -> str:
+    """A note, empty where there is no difference."""
+    return "" if (a or None) == (b or None) else f"{name} is not the same: {_said(a)} in a, {_said(b)} in b"
 
 
 def _said(value: Any) -> str:
-    return "not set" if value is None else str(value)
+    return "not set" if value in (None, "") else str(value)
 
 
 def _compared(a: Tally, b: Tally, resamples: int, seed: int, level: float) -> Comparison:

@@ -111,6 +111,11 @@ class Tally(ABC):
         """:attr:`main`, unless it depends on what was measured."""
         return self.main
 
+    @property
+    def score_name(self) -> str:
+        """What :meth:`scores` are, for people: the main figure, unless a unit alone has another."""
+        return self.main_figure
+
     def lower(self, figure: str) -> bool:
         """Whether less of a figure is better, per-class figures included."""
         return figure.split("/")[0] in self.lower_is_better

@@ -46,7 +46,8 @@ def shown(evaluation: Evaluation, records: Mapping[str, Record], predictions: Ma
         drawn = said.get(example.unit) if isinstance(said, Mapping) else said
         pictures = _pictures(record, one or record.annotations, drawn)
         lines = [*_truth(record, one), *_said(said, example.unit)]
-        found.append(Shown(example.unit, example.score, evaluation.main_figure, pictures, lines))
+        score = -example.score if evaluation.tally.lower(evaluation.main_figure) else example.score  # as a figure
+        found.append(Shown(example.unit, score, evaluation.tally.score_name, pictures, lines))
     return found
 
 

@@ -92,6 +92,14 @@ def test_a_case_worked_by_hand():
     assert tally.scores() == pytest.approx([(1 + 2 / 3) / 2, 0.0])
 
 
+def test_the_score_of_a_picture_is_its_mean_over_thresholds():
+    loose = (LEFT[0], LEFT[1], LEFT[2], LEFT[1] + 0.62 * (LEFT[3] - LEFT[1]))  # found at IoU 0.50, 0.55 and 0.60
+    pair = (record("a", (LEFT,)), regions((loose, 0.9)))
+    tally = checks.tally_of(Detection(CATEGORIES), [pair])
+    assert tally.scores() == pytest.approx([0.3])
+    assert tally.score_name == "AP of this picture alone"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_truth_as_prediction_scores_one_and_nothing_scores_zero(kind):
     data = made(1)

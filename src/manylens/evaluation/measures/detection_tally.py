@@ -104,9 +104,18 @@ class DetectionTally(Tally):
         }
 
     def scores(self) -> FloatArray:
-        """Average precision at IoU 0.5 of each image alone, its classes in one ranking; NaN where it has no object."""
-        judged = (self.ignored[:, 0] & 1) == 0
-        image, hit = self.found_image[judged], (self.matched[judged, 0] & 1).astype(float)
+        """Average precision of each image alone, mean over thresholds, classes in one ranking; NaN without object."""
+        return np.asarray(np.mean([self._scores_at(place) for place in range(len(IOU_THRESHOLDS))], axis=0))
+
+    @property
+    def score_name(self) -> str:
+        """See :meth:`Tally.score_name`."""
+        return "AP of this picture alone"
+
+    def _scores_at(self, threshold: int) -> FloatArray:
+        bit = np.uint16(1 << threshold)
+        judged = (self.ignored[:, 0] & bit) == 0
+        image, hit = self.found_image[judged], ((self.matched[judged, 0] & bit) > 0).astype(float)
         order = np.lexsort((-self.found_score[judged], image))
         image, hit = image[order], hit[order]
         before = np.searchsorted(image, image)  # how many detections stand before those of its image
