@@ -8,7 +8,7 @@ from manylens.data.problems import Problems
 from manylens.evaluation import details
 from manylens.evaluation.intervals import estimates
 from manylens.evaluation.page import Shown, digits, page
-from manylens.evaluation.results import DataUsed, Evaluation, ModelUsed
+from manylens.evaluation.results import SAVED, DataUsed, Evaluation, ModelUsed
 from manylens.evaluation.slices import slice_by
 from manylens.evaluation.tally import RatioTally, Units
 from manylens.render.page import jpeg
@@ -98,7 +98,34 @@ def test_figures_that_are_not_defined_or_perfect(values: np.ndarray, words: str)
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.12345, "0.123"), (12.345, "12.3"), (1234.5, "1234"), (0.0, "0.000"), (0.00012, "1.2e-04"), (None, "-")],
+    [
+        (0.12345, "0.123"),
+        (12.345, "12.3"),
+        (1234.5, "1234"),
+        (0.0, "0.000"),
+        (0.00012, "1.2e-04"),
+        (1.7e-16, "0.000"),
+        (-1e-13, "0.000"),
+        (None, "-"),
+    ],
 )
 def test_digits(value: float | None, text: str) -> None:
     assert digits(value) == text
+
+
+def test_saved_predictions_are_asked_about_in_the_plural() -> None:
+    said = page(evaluation(VALUES, model=ModelUsed(SAVED, source="predictions.csv")))
+    assert "How good are the saved predictions at segment by click on regions.json?" in said
+    assert "How well does" not in said
+
+
+def test_a_pair_says_which_is_the_truth() -> None:
+    picture = jpeg(np.zeros((20, 30, 3), np.uint8), "a picture")
+    html = page(evaluation(VALUES), [Shown("u3", 0.1, "mIoU", [picture, picture], captions=["truth", "found"])])
+    assert re.findall(r'class="side">(\w+)<', html) == ["truth", "found"]
+
+
+def test_every_table_scrolls_in_its_card() -> None:
+    html = page(evaluation(VALUES))
+    tables = html.split("What was wrong with the rows")[0]
+    assert tables.count("<table") == tables.count('<div class="wide"><table') > 2

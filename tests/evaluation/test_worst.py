@@ -1,5 +1,6 @@
 """The worst examples of the page: which record, which annotation, which pictures, which words."""
 
+from importlib import import_module
 from types import SimpleNamespace
 
 import numpy as np
@@ -65,3 +66,19 @@ def test_a_picture_that_is_gone_costs_only_itself(tmp_path):
 def test_json_knows_no_nan():
     given = {"a": float("nan"), "b": [np.float32("inf"), np.float32(0.5), np.int64(3)], "c": (True, None), "d": SIZE}
     assert finite(given) == {"a": None, "b": [None, 0.5, 3], "c": [True, None], "d": [40, 30]}
+
+
+def test_a_class_has_one_colour_on_both_sides(tmp_path, monkeypatch):
+    hues = []
+
+    def drawn(image, found):
+        hues.append(dict(zip(found.data["class_name"].tolist(), found.data["hue"].tolist(), strict=True)))
+        return image.array
+
+    monkeypatch.setattr(import_module("manylens.render.draw"), "draw", drawn)
+    boxes = np.array([[1, 1, 9, 9], [2, 2, 9, 9], [3, 3, 20, 20]], np.float32)
+    found = Regions(["cat", "door", "dog"], np.array([0.9, 0.8, 0.7], np.float32), boxes)
+    cat = Annotation("2", "cat", (1, 2, 9, 12))
+    record = Record("1", picture(tmp_path, "1"), *SIZE, annotations=(DOOR, cat))
+    of(record, found, "1")
+    assert hues == [{"door": 0, "cat": 1}, {"cat": 1, "door": 0, "dog": 2}]

@@ -14,6 +14,7 @@ def curve(
     *,
     bands: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     diagonal: bool = False,
+    shares: bool = False,
 ) -> dict[str, Any]:
     """A plot of lines.
 
@@ -24,6 +25,7 @@ def curve(
         lines: x and y values by name of the line.
         bands: Low and high values (95 %) at the same x, by name of the line.
         diagonal: Whether to draw y = x beside (calibration).
+        shares: Whether both axes go from 0 to 1.
     """
     return {
         "kind": "curve",
@@ -33,6 +35,7 @@ def curve(
         "lines": {name: {"x": _floats(x), "y": _floats(y)} for name, (x, y) in lines.items()},
         "bands": {name: {"low": _floats(low), "high": _floats(high)} for name, (low, high) in (bands or {}).items()},
         "diagonal": diagonal,
+        "shares": shares,
     }
 
 

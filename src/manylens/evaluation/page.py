@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from manylens.evaluation.results import SAVED
 from manylens.evaluation.slices import not_judged
 from manylens.render import plot
 from manylens.render.page import Picture
@@ -28,6 +29,7 @@ class Shown:
         figure: What the score is.
         pictures: The truth and what was said, or one picture.
         lines: What there is to say in words.
+        captions: What each picture shows: ``truth``, ``found`` or nothing.
     """
 
     unit: str
@@ -35,6 +37,7 @@ class Shown:
     figure: str
     pictures: Sequence[Picture]
     lines: Sequence[str] = ()
+    captions: Sequence[str] = ()
 
 
 def page(evaluation: Evaluation, worst: Sequence[Shown] = ()) -> str:
@@ -68,14 +71,17 @@ def digits(value: float | None) -> str:
     """A number for people: three digits after the point, fewer for large ones."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
-    if value and abs(value) < 0.001:
+    if 1e-9 < abs(value) < 0.001:  # less is what is left of rounding
         return f"{value:.1e}"
+    value = value if abs(value) > 1e-9 else 0.0
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def _asked(report: Mapping[str, Any]) -> str:
     prompt = report["options"].get("prompt")
     how = f" by {prompt}" if prompt and prompt != "none" else ""
+    if report["model"]["source"] or report["model"]["id"] == SAVED:
+        return f"How good are the saved predictions at {report['task']}{how} on {report['data']['name']}?"
     return f"How well does {report['model']['id']} {report['task']}{how} on {report['data']['name']}?"
 
 
@@ -168,7 +174,9 @@ def _floats(one: Mapping[str, Any]) -> tuple[float, float, float]:
 
 def _example(one: Shown) -> dict[str, Any]:
     score = None if math.isnan(one.score) else one.score
-    return {"unit": one.unit, "score": score, "figure": one.figure, "pictures": one.pictures, "lines": one.lines}
+    captions = [*one.captions, *[""] * (len(one.pictures) - len(one.captions))]
+    pictures = list(zip(one.pictures, captions, strict=True))
+    return {"unit": one.unit, "score": score, "figure": one.figure, "pictures": pictures, "lines": one.lines}
 
 
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:

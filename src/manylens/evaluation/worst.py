@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _LEAST_SCORE = 0.3
 _MOST_REGIONS = 20
 _MOST_LABELS = 3
+_Caption = Literal["truth", "found", ""]
 
 
 def shown(evaluation: Evaluation, records: Mapping[str, Record], predictions: Mapping[str, Any]) -> list[Shown]:
@@ -44,10 +45,11 @@ def shown(evaluation: Evaluation, records: Mapping[str, Record], predictions: Ma
         whole = evaluation.tally.units.kind == "image"  # a picture may have the number of an annotation
         one = [] if whole else [each for each in record.annotations if each.id == example.unit]
         drawn = said.get(example.unit) if isinstance(said, Mapping) else said
-        pictures = _pictures(record, one or record.annotations, drawn)
+        pairs = _pictures(record, one or record.annotations, drawn)
+        captions, pictures = [said for said, _ in pairs], [made for _, made in pairs]
         lines = [*_truth(record, one), *_said(said, example.unit)]
         score = -example.score if evaluation.tally.lower(evaluation.main_figure) else example.score  # as a figure
-        found.append(Shown(example.unit, score, evaluation.tally.score_name, pictures, lines))
+        found.append(Shown(example.unit, score, evaluation.tally.score_name, pictures, lines, captions))
     return found
 
 
@@ -97,7 +99,7 @@ def prompted_again(
     return found
 
 
-def _pictures(record: Record, annotations: Sequence[Annotation], said: Any) -> list[Picture]:
+def _pictures(record: Record, annotations: Sequence[Annotation], said: Any) -> list[tuple[_Caption, Picture]]:
     from manylens.render.draw import draw
     from manylens.render.page import jpeg
 
@@ -105,21 +107,34 @@ def _pictures(record: Record, annotations: Sequence[Annotation], said: Any) -> l
         image = record.image()
         judged = [one for one in annotations if not one.ignore and (one.box is not None or one.mask is not None)]
         boxes = isinstance(said, Regions) and said.masks is None and all(one.box is not None for one in judged)
-        pictures = []
+        hues = _Hues()
+        pictures: list[tuple[_Caption, Picture]] = []
         if judged:
-            pictures.append(jpeg(_drawn(image, _known(image, judged, boxes)), f"{record.id}: what is there"))
+            known = _drawn(image, _known(image, judged, boxes), hues)
+            pictures.append(("truth", jpeg(known, f"{record.id}: what is there")))
         if isinstance(said, Regions) and len(said):
-            pictures.append(jpeg(_drawn(image, _found(image, said)), f"{record.id}: what was found"))
+            found = _drawn(image, _found(image, said), hues)
+            pictures.append(("found", jpeg(found, f"{record.id}: what was found")))
         elif said is not None and (made := draw(image, said)) is not None:
-            pictures.append(jpeg(made, f"{record.id}: what was said"))
-        return pictures or [jpeg(image, record.id)]
+            pictures.append(("found", jpeg(made, f"{record.id}: what was said")))
+        return pictures or [("", jpeg(image, record.id))]
     except ManylensError:
         return []  # a broken picture or mask is a problem of its own, and stands among those
 
 
-def _drawn(image: Image, found: Detections) -> np.ndarray:
+class _Hues(dict[str, int]):
+    """A colour for each class, the same in both pictures of a pair."""
+
+    def __missing__(self, name: str) -> int:
+        return self.setdefault(name, len(self))
+
+
+def _drawn(image: Image, found: Detections, hues: _Hues) -> np.ndarray:
     from manylens.render.draw import draw
 
+    names = [str(name) for name in found.data.get("class_name", ())]
+    if any(names):
+        found.data["hue"] = np.array([hues[name] for name in names])
     made = draw(image, found) if len(found) else None
     return image.array if made is None else made
 

@@ -67,7 +67,8 @@ def _detections(image: Image, found: Any) -> np.ndarray:
             i for i in range(len(found)) if i == int(np.flatnonzero(found.data["object"] == found.data["object"][i])[0])
         ]
         found, names = found[best], [names[i] for i in best]
-    large = sv.Detections(xyxy=found.xyxy * factor, confidence=found.confidence, class_id=np.arange(len(found)))
+    hues = np.asarray(found.data.get("hue", np.arange(len(found))), int)  # one each, unless they are told
+    large = sv.Detections(xyxy=found.xyxy * factor, confidence=found.confidence, class_id=hues)
     if found.mask is not None:
         large.mask = np.stack([_enlarged(mask, factor) for mask in found.mask]) if len(found) else None
     palette = sv.ColorPalette.from_hex(list(PALETTE))

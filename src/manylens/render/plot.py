@@ -71,6 +71,9 @@ def curve(detail: Mapping[str, Any]) -> str:
                 axes.fill_between(line["x"], low, high, color=colour, alpha=0.16, linewidth=0)
         if all(float(x).is_integer() for line in lines.values() for x in line["x"]):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if detail.get("shares"):
+            axes.set_xlim(0, 1.01)
+            axes.set_ylim(0, 1.02)  # room for a line along the top
         axes.set_xlabel(detail["x_label"])
         axes.set_ylabel(detail["y_label"])
         if len(lines) > 1:
@@ -172,6 +175,7 @@ def _svg(figure: Figure, title: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--sans)", text)
+    text = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", text)  # as newer versions write it
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
     width = re.search(r'width="([\d.]+)pt"', text)

@@ -99,7 +99,7 @@ class DetectionTally(Tally):
             if name
         ]
         return {
-            "precision_recall": curve("Precision and recall", "recall", "precision", lines),
+            "precision_recall": curve("Precision and recall", "recall", "precision", lines, shares=True),
             "classes": table("Classes", ["class", "AP", "AP50", "objects", "detections"], rows),
         }
 
