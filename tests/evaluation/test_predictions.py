@@ -281,3 +281,29 @@ def test_labels_are_measured(dataset, tmp_path):
         csv.writer(file).writerows([["image", "label"], ["1", "cat"], ["2", "cat"]])
     found = evaluate(dataset, task="classify", predictions=tmp_path / "l.csv", resamples=0)
     assert found.figures["accuracy"].value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("high", "names"),
+    [(255, None), (1, "background\nthing"), (1, "1 thing")],
+    ids=["0 and 255", "named background", "background without a name"],
+)
+@pytest.mark.parametrize("said", ["the same", "all object", "nothing"])
+def test_label_pictures_are_read_like_the_truth_and_false_alarms_count(tmp_path, high, names, said):
+    truth = MASK.astype(np.uint8) * high
+    given = {"the same": truth, "all object": np.full_like(truth, high), "nothing": np.zeros_like(truth)}[said]
+    for folder, values in (("data/masks", truth), ("found", given)):
+        (tmp_path / folder).mkdir(parents=True)
+        PIL.Image.fromarray(values).save(tmp_path / folder / "first.png")
+    (tmp_path / "data/images").mkdir()
+    picture(tmp_path / "data/images", "first")
+    if names:
+        (tmp_path / "data/classes.txt").write_text(names)
+    made = evaluate(tmp_path / "data", task="segment", predictions=tmp_path / "found", resamples=0)
+    share = MASK.mean()
+    thing, ground = {"the same": (1, 1), "all object": (share, 0), "nothing": (0, 1 - share)}[said]
+    figures = {name: one.value for name, one in made.figures.items()}
+    assert made.measure == "semantic"
+    assert figures["IoU/background"] == pytest.approx(ground)
+    assert figures["mIoU"] == pytest.approx((thing + ground) / 2)
+    assert not len(made.problems)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]
 
+BACKGROUND = "background"
+"""The class of pixels that are known to be no object: judged as a class of pixels, but no object to prompt for."""
+
 
 @dataclass(frozen=True)
 class Category:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from manylens.data import rle
-from manylens.data.formats import shared
+from manylens.data.formats import masks, shared
 from manylens.data.problems import DataError, Problems
 from manylens.evaluation.measure import Regions
 from manylens.evaluation.predictions import Known, Saved, take
@@ -141,27 +141,24 @@ def _is_score(value: Any) -> bool:
 
 
 def _class_maps(folder: Path, known: Known, problems: Problems) -> Saved:
-    """A folder of PNGs named as the pictures, whose values are category ids."""
+    """A folder of PNGs named as the pictures, whose values are category ids, read as those of the truth are."""
     rows: dict[str, Any] = {}
     files = sorted(folder.glob("*.png"))
     if not files:
         raise DataError(f"{folder}: holds no PNG", _FORMS)
+    binary = masks.is_binary(known.categories)
+    ids = {category.id for category in known.categories}
+    silent = [id for id in (0, 255) if id not in ids and not (binary and id)]  # nothing is there, or nobody says
     for file in files:
-        take(rows, known, file.stem, partial(_class_map, file), problems)
+        stem = file.stem if known.record(file.stem) else file.stem.removesuffix("_mask")
+        take(rows, known, stem, partial(_class_map, file, binary, silent), problems)
     return Saved(rows, form="classes", path=folder)
 
 
-def _class_map(file: Path) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(file) as picture:
-            values = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read ({error})", "get a whole copy of it") from error
-    if values.ndim != 2 or values.dtype.kind not in "bui":
-        raise DataError(f"{file}: has colours, not one class a pixel", "give gray or palette PNGs of category ids")
-    return values.astype(np.int32)
+def _class_map(file: Path, binary: bool, silent: Sequence[int]) -> np.ndarray:
+    """int32 ``(H, W)`` of category ids, -1 where one of the silent values is."""
+    ids = masks.numbered(masks.read_values(file), binary).astype(np.int32)
+    return np.where(np.isin(ids, silent), np.int32(-1), ids)
 
 
 def _panoptic(path: Path, body: Mapping[str, Any], known: Known, problems: Problems) -> Saved:

@@ -40,20 +40,28 @@ def found(record):
         {"classes.json": '["_background_", "sky", "road"]'},
         {"classes.json": '{"0": "background", "1": "sky", "2": "road"}'},
         {"classes.json": '{"background": 0, "sky": 1, "road": 2}'},
-        {"masks/classes.txt": "\ufeffvoid\nsky\nroad"},
+        {"classes.json": '{"1": "sky", "2": "road"}'},
+        {"masks/classes.txt": "\ufeffbackground\nsky\nroad"},
     ],
 )
 def test_values_are_classes(tmp_path, mode, names):
     (tmp_path / "masks").mkdir()
     categories, [record], problems = read("masks", folder(tmp_path, names=names, mode=mode))
-    assert categories == (Category(1, "sky", False), Category(2, "road", False))
+    assert categories == (Category(0, "background", False), Category(1, "sky", False), Category(2, "road", False))
     assert (record.id, record.width, record.height, record.split) == ("x.jpg", 4, 3, "")
     assert record.path == tmp_path / "images" / "x.jpg"
     by_id = {one.id: one for one in record.annotations}
     assert by_id["x.jpg:2"] == Annotation("x.jpg:2", "road", mask=rle(LABELS == 2), area=4)
     assert by_id["x.jpg:255"] == Annotation("x.jpg:255", "", mask=rle(LABELS == 255), area=2, ignore=True)
-    assert found(record) == {("0", "", True), ("1", "sky", False), ("2", "road", False), ("255", "", True)}
+    assert found(record) == {("0", "background", False), ("1", "sky", False), ("2", "road", False), ("255", "", True)}
     assert not len(problems)
+
+
+@pytest.mark.parametrize("name", ["void", "unlabeled", "_Ignore_"])
+def test_void_is_not_judged(tmp_path, name):
+    categories, [record], _ = read("masks", folder(tmp_path, names={"classes.txt": f"{name}\nsky\nroad"}))
+    assert [one.name for one in categories] == ["sky", "road"]
+    assert found(record) == {("0", "", True), ("1", "sky", False), ("2", "road", False), ("255", "", True)}
 
 
 def test_without_names_classes_are_named_by_their_values(tmp_path):
@@ -63,10 +71,13 @@ def test_without_names_classes_are_named_by_their_values(tmp_path):
 
 
 @pytest.mark.parametrize("values", [LABELS == 2, (LABELS == 2).astype(np.uint8) * 255])
-def test_masks_of_two_values_are_of_one_class(tmp_path, values):
+def test_masks_of_two_values_are_object_and_background(tmp_path, values):
     categories, [record], _ = read("masks", folder(tmp_path, values))
-    assert categories == (Category(1, "object", False),)
-    assert [(one.category, one.mask) for one in record.annotations] == [("object", rle(LABELS == 2))]
+    assert categories == (Category(0, "background", False), Category(1, "object", False))
+    assert [(one.category, one.mask) for one in record.annotations] == [
+        ("background", rle(LABELS != 2)),
+        ("object", rle(LABELS == 2)),
+    ]
 
 
 def test_deep_masks_hold_many_classes(tmp_path):
@@ -186,6 +197,13 @@ def test_what_was_read_is_written_back_the_same(numbers, names):
         assert [(r.id, r.split, r.annotations) for r in back] == [(r.id, r.split, r.annotations) for r in records]
         for name, labels in zip(("a", "train/b.c"), numbers, strict=True):
             assert (np.asarray(PIL.Image.open(place / "out/masks" / f"{name}.png")) == labels).all()
+
+
+def test_object_masks_with_void_keep_it(tmp_path):
+    names = {"classes.txt": "background\nobject"}
+    categories, records, _ = read("masks", folder(tmp_path / "in", np.array([[0, 1, 255]], np.uint8), names))
+    found, back = again("masks", records, categories, tmp_path / "out")
+    assert (found, [one.annotations for one in back]) == (categories, [one.annotations for one in records])
 
 
 def test_masks_of_another_format_become_label_pictures(tmp_path):

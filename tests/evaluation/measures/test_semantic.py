@@ -189,3 +189,14 @@ def test_it_is_saved_and_read_back_and_says_which_pictures_went_badly(tmp_path):
     details = json.loads(json.dumps(tally.details()))
     assert details["confusion"]["values"] == [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 0]]
     assert [row[0] for row in details["classes"]["rows"]] == ["cat", "sky"]
+
+
+def test_where_no_region_is_there_is_background():
+    places = np.zeros((6, 8), bool)
+    places[:, :3] = True
+    classes = [Category(0, "background", False), Category(1, "thing", False)]
+    annotations = (Annotation("g", "background", mask=to_rle(~places)), Annotation("t", "thing", mask=to_rle(places)))
+    measure = Semantic(classes)
+    found = Regions(["thing"], np.ones(1, np.float32), masks=[to_rle(places)])
+    measure.add(Record("a", Path("a.png"), 8, 6, annotations=annotations), found)
+    assert measure.tally().all()["mIoU"] == 1

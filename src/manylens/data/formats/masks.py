@@ -2,13 +2,14 @@
 
 Layouts: ``images/x.jpg`` with ``masks/x.png`` (or ``labels/``, ``annotations/``), split folders in both, or
 ``x_mask.png`` beside ``x.jpg``. Values are classes as PASCAL VOC, ADE20K and Cityscapes number them: gray or palette.
+As in VOC, 0 is the background where nothing else is said: a class that is judged, for there is known to be no object.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from manylens.data.formats import Source, shared
 from manylens.data.problems import DataError, Problems
-from manylens.data.records import Annotation, Category, Record
+from manylens.data.records import BACKGROUND, Annotation, Category, Record
 from manylens.data.sizes import upright_size
 from manylens.media import atomic_write
 
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
 Names = dict[int, str]
 
 _NAME_FILES = ("classes.txt", "labels.txt", "classes.json")
-_VOID_NAMES = frozenset({"background", "void", "ignore", "unlabeled", "unlabelled", "dontcare"})
+_VOID_NAMES = frozenset({"void", "ignore", "unlabeled", "unlabelled", "dontcare"})
 _MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".pgm")  # JPEG blurs the values
 _VOID = (255, 65535)  # where no class has this value
 _NUMBERED = re.compile(r"\s*(\d+)\s*[:,\s]\s*(\S.*)")
 _OBJECT = "object"
+_BINARY = {0: BACKGROUND, 1: _OBJECT}
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,10 @@ def read(source: Path, images: Path | None, problems: Problems) -> Source:
 
     The names come from ``classes.txt`` or ``labels.txt`` (a name a line, from 0, or lines ``7 road``) or from
     ``classes.json`` (a list, or an object of either direction). Without such a file the masks are looked through once:
-    where they hold only 0 and 255, or are of 1 bit, they are of one class, ``object``; else a class is named by its
-    value. 255 (65535 in 16 bits), and what the file names background, void or the like, is an annotation that is not
-    judged and has no category, so that nothing is lost.
+    where they hold only 0 and 255, or are of 1 bit, they are of two classes, ``background`` and ``object``; else a
+    class is named by its value. A 0 that the file does not name is ``background``. 255 (65535 in 16 bits), and what the
+    file names void, unlabeled or ignore, is an annotation that is not judged and has no category, so that nothing is
+    lost.
 
     Args:
         source: The folder, or the folder of the masks alone where ``images`` is given.
@@ -79,7 +82,8 @@ def read(source: Path, images: Path | None, problems: Problems) -> Source:
     pairs = _pairs(pictures, masks, problems)
     if not pairs:
         raise DataError(f"{source}: no mask has a picture", "name x.png or x_mask.png for x.jpg")
-    classes = _stated(source, masks) or _found([mask for _, mask in pairs])
+    files = [mask for _, mask in pairs]
+    classes = _stated(source, masks, files) or _found(files)
     return Source(
         name=source.name, categories=classes.categories(), records=_records(pictures, pairs, classes, problems)
     )
@@ -113,17 +117,35 @@ def _pairs(pictures: Path, masks: Path, problems: Problems) -> list[tuple[str, P
     return pairs
 
 
-def _stated(source: Path, masks: Path) -> _Classes | None:
+def _stated(source: Path, folder: Path, masks: Iterable[Path]) -> _Classes | None:
     """The classes that a file of names states."""
-    places = [folder / name for folder in dict.fromkeys((source, masks, masks.parent)) for name in _NAME_FILES]
+    places = [place / name for place in dict.fromkeys((source, folder, folder.parent)) for name in _NAME_FILES]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         return None
     names = _json_names(path) if path.suffix == ".json" else _text_names(path)
     if not names or len(set(names.values())) != len(names):
         raise DataError(f"{path}: holds no names of classes, or one twice", "give each class a name of its own")
-    void = {value for value, name in names.items() if name.lower().strip("_ 0123456789") in _VOID_NAMES}
+    void = {value for value, name in names.items() if _plain(name) in _VOID_NAMES}
+    if BACKGROUND not in names.values():
+        names = {value: BACKGROUND if _plain(name) == BACKGROUND else name for value, name in names.items()}
+    if 0 not in names and BACKGROUND not in names.values() and _any_zero(masks):
+        names = {0: BACKGROUND} | names
     return _Classes(names, frozenset(void | (set(_VOID) - names.keys())))
+
+
+def _plain(name: str) -> str:
+    return name.lower().strip("_ 0123456789")
+
+
+def _any_zero(masks: Iterable[Path]) -> bool:
+    for mask in masks:
+        try:
+            if not read_values(mask).all():
+                return True
+        except DataError:
+            continue  # taken down when its picture's turn comes
+    return False
 
 
 def _text_names(path: Path) -> Names:
@@ -162,7 +184,7 @@ def _found(masks: list[Path]) -> _Classes:
         binary &= labels.dtype == np.bool_ or here <= {0, 255}
         values |= here
     if binary:
-        return _Classes({1: _OBJECT}, frozenset(), binary=True)
+        return _Classes(_BINARY, frozenset(), binary=True)
     return _Classes({int(value): str(int(value)) for value in sorted(values - set(_VOID))}, frozenset(_VOID))
 
 
@@ -180,6 +202,21 @@ def read_values(path: Path) -> npt.NDArray[np.generic]:
     return values
 
 
+def numbered(labels: npt.NDArray[np.generic], binary: bool) -> npt.NDArray[np.integer]:
+    """The number of the class at each pixel, for truth and for predictions alike.
+
+    Args:
+        labels: ``(H, W)`` as :func:`read_values` gives them.
+        binary: Whether they are of one kind of object, so that all but 0 (1 or 255) is 1.
+    """
+    return np.asarray(labels != 0 if binary or labels.dtype == np.bool_ else labels).astype(np.int32)
+
+
+def is_binary(categories: Iterable[Category]) -> bool:
+    """Whether these are the classes of a folder of masks of 0 and 255."""
+    return {category.id: category.name for category in categories} == _BINARY
+
+
 def _records(pictures: Path, pairs: list[tuple[str, Path]], classes: _Classes, problems: Problems) -> Iterator[Record]:
     for name, mask in pairs:
         try:
@@ -187,8 +224,7 @@ def _records(pictures: Path, pairs: list[tuple[str, Path]], classes: _Classes, p
         except DataError as error:
             problems.add("unreadable mask", name, f"image {name}: {error.what}")
             continue
-        if classes.binary or labels.dtype == np.bool_:
-            labels = (labels != 0).astype(np.uint8)
+        labels = numbered(labels, classes.binary)
         height, width = labels.shape
         if (size := upright_size(pictures / name) or (width, height)) != (width, height):
             what = f"image {name}: is {size[0]} x {size[1]} pixels, its mask {width} x {height}"
@@ -206,8 +242,7 @@ def _annotations(
         id = f"{name}:{value}"
         void = value in classes.void
         if not void and value not in classes.names:
-            if not classes.binary:
-                problems.add("unknown category", id, f"mask of {name}: its value {value} has no name")
+            problems.add("unknown category", id, f"mask of {name}: its value {value} has no name")
             continue
         on = labels == value
         category = "" if void else classes.names[value]
@@ -217,11 +252,11 @@ def _annotations(
 def write(dataset: Dataset, target: Path) -> Path:
     """Write ``images/``, ``masks/`` and ``classes.json``, in folders of the splits.
 
-    The value of a class is its number where those are different and fit, else its place from 1. Pixels of no
-    annotation are 0 where no class has that value, else 255. A data set of one class ``object`` is written as 0 and
-    255, without names. What label pictures cannot hold is lost: boxes, instances of a class, labels, columns, pixels of
-    a later annotation below an earlier one, ids that are not the path; a record without a size and without a mask has
-    no mask.
+    The value of a class is its number where those are different and fit, else its place from 1. Pixels of no annotation
+    are 0, the background, where no class has that value, else 255. A data set of one class ``object``, with or without
+    background, is written as 0 and 255, without names, unless some of its pixels are not judged. What label pictures
+    cannot hold is lost: boxes, instances of a class, labels, columns, pixels of a later annotation below an earlier
+    one, ids that are not the path; a record without a size and without a mask has no mask.
 
     Args:
         dataset: What to write.
@@ -234,13 +269,15 @@ def write(dataset: Dataset, target: Path) -> Path:
     shared.new_folder(target)
     names = [category.name for category in dataset.categories]
     values = {category.name: category.id for category in dataset.categories}
-    binary = names == [_OBJECT]
+    binary = names == [_OBJECT] or is_binary(dataset.categories)
+    binary = binary and not any(one.ignore and one.mask for record in dataset.records() for one in record.annotations)
     if binary:
-        values = {_OBJECT: 255}
+        values = {BACKGROUND: 0, _OBJECT: 255}
     elif len(set(values.values())) < len(names) or any(not 0 <= one < 65535 or one == 255 for one in values.values()):
         places = [place for place in range(1, len(names) + 2) if place != 255]
         values = dict(zip(names, places, strict=False))
-    ground = 0 if 0 not in values.values() else 255
+    ground = 0 if binary or not (0 in values.values() or BACKGROUND in values) else 255
+    bare = False  # whether a pixel is of no annotation
     highest = 65535 if not binary and max(values.values(), default=0) > 255 else 255
     void: set[int] = set()
     taken: set[str] = set()
@@ -251,17 +288,19 @@ def write(dataset: Dataset, target: Path) -> Path:
         for one in record.annotations:
             if one.mask is not None and one.category in values and not one.ignore:
                 parts.append((values[one.category], one))
-            elif one.mask is not None and one.ignore and not binary:
+            elif one.mask is not None and one.ignore:
                 parts.append((_void_value(one, record.id, values, highest), one))
                 void.add(parts[-1][0])
         if not parts and None in (record.width, record.height):
             continue
-        labels = shared.painted(parts, record, ground)
+        labels = shared.painted(parts, record, -1)
+        bare = bare or bool((labels < 0).any())
+        labels[labels < 0] = ground
         mask = target / "masks" / name.with_suffix(".png")
         shared.write_png(labels.astype(np.uint16 if highest > 255 else np.uint8), mask)
     if not binary:
-        stated = {0: "background"} if ground == 0 else {}
-        stated |= {value: f"void {value}" for value in sorted(void - {ground, *_VOID})}
+        stated = {0: BACKGROUND} if bare and ground == 0 and not binary else {}
+        stated |= {value: f"void {value}" for value in sorted(void - set(_VOID))}
         stated |= {value: name for name, value in values.items()}
         content = json.dumps(stated, ensure_ascii=False, indent=1)
         atomic_write(target / "classes.json", f"{content}\n".encode())

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manylens.data.problems import DataError, Problems
-from manylens.data.records import Annotation, Record
+from manylens.data.records import BACKGROUND, Annotation, Record
 from manylens.errors import MediaError
 from manylens.evaluation.measures import driving
 from manylens.evaluation.measures.driving import BoolMask, OnUnit, Progress, Rows
@@ -276,7 +276,7 @@ def _pictures(dataset: Iterable[Record]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for record in dataset:
         shown = [one for one in record.annotations if one.mask is not None and not one.ignore and one.area != 0]
-        for name in {_class(record, one) for one in shown} - {""}:
+        for name in {_class(record, one) for one in shown} - {"", BACKGROUND}:
             found.setdefault(name, []).append(record.id)
     return {name: sorted(found[name]) for name in sorted(found)}
 

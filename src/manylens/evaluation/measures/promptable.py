@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from manylens.data.problems import Problems
-from manylens.data.records import Annotation, Record
+from manylens.data.records import BACKGROUND, Annotation, Record
 from manylens.evaluation.details import curve
 from manylens.evaluation.measure import Measure, Regions
 from manylens.evaluation.measures import driving
@@ -160,7 +160,7 @@ class PromptableMeasure(Measure):
         given = dict(prediction or {})
         for annotation in record.annotations:
             answer = given.pop(annotation.id, None)
-            if annotation.crowd or annotation.ignore:
+            if not _is_object(annotation):
                 continue
             size = _size(record, annotation)
             truth = driving.mask_of(annotation, size, self.problems)
@@ -329,7 +329,7 @@ def _run(
     rows = Rows("object", columns)
     values: dict[str, Sequence[float]] = {}
     for record in driving.watched(dataset, progress, lambda record: record.id):
-        judged = [one for one in record.annotations if not (one.crowd or one.ignore)]
+        judged = [one for one in record.annotations if _is_object(one)]
         values |= {one.id: done[one.id] for one in judged if one.id in done}
         fresh = iter([one for one in judged if one.id not in values])
         if judge is not None:
@@ -383,3 +383,8 @@ def _size(record: Record, annotation: Annotation) -> tuple[int, int]:
         return record.width, record.height
     height, width = (annotation.mask or {}).get("size", (0, 0))
     return int(width), int(height)
+
+
+def _is_object(annotation: Annotation) -> bool:
+    """Whether it is one object that is judged, such as a group or the background is not."""
+    return not (annotation.crowd or annotation.ignore or annotation.category == BACKGROUND)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from manylens.data.records import Record
+from manylens.data.records import BACKGROUND, Record
 from manylens.evaluation.details import bars, matrix, table
 from manylens.evaluation.measure import Measure, Regions
 from manylens.evaluation.measures import checked
@@ -106,9 +106,10 @@ class Semantic(Measure):
     """Judges a class map, or :class:`Regions` with masks, against the masks of the annotations.
 
     A class map is int32 ``(H, W)`` of category ids, -1 where nothing is said. Regions are painted by their class, the
-    best score on top. True masks are painted in their order, those to be ignored on top. A pixel without annotation is
-    void and counts nowhere, whatever is predicted there: where a data set names its background, it must have a
-    category and masks of its own. A data set whose annotations cover everything has no void.
+    best score on top, and where none is, there is background, if that is a class of the data. True masks are painted in
+    their order, those to be ignored on top. A pixel without annotation is void and counts nowhere, whatever is
+    predicted there. Label pictures say of every pixel what it is, background too, which is a class like any other, as
+    in PASCAL VOC. A data set whose annotations cover everything has no void.
 
     Near the outline means: at most 2 % of the diagonal (by rows and columns, at least one pixel) from a pixel of
     another class, of void, or outside the picture. The prediction is cut off at the void first, so that nobody is
@@ -156,7 +157,8 @@ class Semantic(Measure):
                 return None
             at, spans = found
             classes = np.array([self._counts.at[prediction.names[i]] for i in at], np.int32)
-            return spans.paint(classes, order=np.argsort(np.asarray(prediction.scores)[at], kind="stable"))
+            painted = spans.paint(classes, order=np.argsort(np.asarray(prediction.scores)[at], kind="stable"))
+            return np.where(painted < 0, np.int32(self._counts.at.get(BACKGROUND, -1)), painted)
         if prediction.shape != size:
             checked.wrong_size(record, prediction.shape, size, self.problems)
             return None

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from manylens.data.problems import Problems
-from manylens.data.records import Annotation, Record
+from manylens.data.records import BACKGROUND, Annotation, Record
 from manylens.errors import MediaError
 from manylens.evaluation.measure import Measure
 from manylens.evaluation.measures import driving
@@ -144,9 +144,11 @@ def masks_of(record: Record, size: tuple[int, int] | None, problems: Problems) -
 
 
 def name_of(annotation: Annotation) -> str:
-    """What tells an object apart in a video."""
+    """What tells an object apart in a video; empty for what is none."""
     track = annotation.columns.get("track")
-    return annotation.category if track in (None, "") else str(track)
+    if track in (None, ""):
+        return "" if annotation.category == BACKGROUND else annotation.category
+    return str(track)
 
 
 def objects_of(record: Record) -> dict[str, Annotation]:
