@@ -109,10 +109,11 @@ def explain(
             seed=seed,
             progress=progress,
         )
-    body = found.to_json()
-    if check:
-        score = room.task_score(session, picture, task, asked, model=found.provenance.model, seed=seed)
-        body["faithfulness"] = room.faithfulness(picture, found.map, score, seed=seed).to_json()
+        body = found.to_json()
+        if check:
+            score = room.task_score(session, picture, task, asked, model=found.provenance.model, seed=seed)
+            tested = room.faithfulness(picture, found.map, score, seed=seed, progress=progress)
+            body["faithfulness"] = tested.to_json()
     files = found.save(out) if out is not None else []
     if json:
         print(jsonlib.dumps(body | {"files": [str(file) for file in files]}, indent=1))
@@ -127,9 +128,11 @@ def _say(found: Explanation, body: dict[str, Any], files: list[Path]) -> None:
         for name, better in (("deletion", "lower"), ("insertion", "higher")):
             area, chance = (body["faithfulness"][key]["area"] for key in (name, f"random_{name}"))
             print(f"{name} {area:.3f}, a random map {chance:.3f} ({better} is better)")
+        print(f"the map is {body['faithfulness']['verdict']}")
     for note in (*found.provenance.notes, *found.details.get("notes", ())):
         print(f"note: {note}", file=sys.stderr)
     made = found.provenance
-    print(f"({made.model}, {made.engine} {made.precision}, {made.seconds:.2f} s)")
+    engine = f", {made.engine} {made.precision}" if made.engine else ""
+    print(f"({made.model}{engine}, {made.seconds:.2f} s)")
     for file in files:
         print(f"wrote {file}")

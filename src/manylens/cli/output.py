@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from manylens.errors import ManylensError
 from manylens.tasks import Request, provenance_of, to_json
+
+_BETWEEN = 10.0  # seconds between two lines of progress
 
 
 def complain(error: BaseException) -> None:
@@ -73,18 +76,37 @@ def progress(items: Sequence[Any], label: str, quiet: bool) -> Iterator[Any]:
 
 @contextmanager
 def bar(label: str, quiet: bool) -> Iterator[Callable[[float, str], None] | None]:
-    """A progress bar on standard error where that is a terminal: call it with the share done and a line."""
+    """A progress bar on standard error: call it with the share done and a line.
+
+    Where that is no terminal, plain lines: what is said first or before anything is done, and then the share done
+    every ten seconds at most, so that a log of a slow run is neither silent nor long.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    if quiet:
         yield None
+        return
+    if not console.is_terminal:
+        yield _lines(label)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as shown:
         task = shown.add_task(label, total=1.0)
         yield lambda done, line: shown.update(task, completed=done, description=line[:40])
+
+
+def _lines(label: str) -> Callable[[float, str], None]:
+    last = float("-inf")
+
+    def tell(done: float, line: str) -> None:
+        nonlocal last
+        if done == 0 or monotonic() - last >= _BETWEEN:
+            last = monotonic()
+            print(f"{label}: {100 * done:.0f} %, {line}", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from manylens.audit.explain import METHODS, Options, Target, explain, methods_of, task_score
+from manylens.audit.explain import METHODS, Options, Target, blackbox, explain, methods_of, task_score
 from manylens.audit.explain.explanation import scaled
 from manylens.audit.explain.score import members
 from manylens.cli import explain as command
@@ -119,6 +119,29 @@ def test_black_boxes_are_asked_in_batches_and_repeat_with_the_seed(session):
     assert (first.map != other.map).any()
 
 
+@pytest.mark.parametrize("size", [(640, 480), (1920, 1080), (300, 600)])
+def test_occlusion_asks_a_black_box_no_more_than_150_times_and_leaves_no_gap(size):
+    shape = blackbox._map_shape(Image.of(np.zeros((size[1], size[0], 3), np.uint8)))
+    side = round(min(shape) / 6)
+    places = blackbox._places(shape, side, None)
+    assert 50 < len(places) <= 150
+    seen = np.zeros(shape, bool)
+    for y, x in places:
+        seen[y : y + side, x : x + side] = True
+    assert seen.all()
+    assert len(blackbox._places(shape, side, 0.25)) > 150  # as asked
+
+
+def test_a_slow_black_box_says_before_it_starts_how_long_it_takes(monkeypatch):
+    ticks = iter(range(0, 1000, 2))
+    monkeypatch.setattr(blackbox, "perf_counter", lambda: next(ticks))
+    said = []
+    blackbox.rise(
+        picture(), lambda images: np.ones(len(images)), Options(masks=60), progress=lambda done, line: said.append(line)
+    )
+    assert said[0] == "about 60 calls of 2.0 s: 2 min"
+
+
 @pytest.mark.parametrize(
     ("values", "signed", "expected"),
     [
@@ -169,7 +192,14 @@ def test_the_command_offers_every_method_and_says_what_it_found(session, monkeyp
     body = json.loads(capsys.readouterr().out)
     assert (end.value.code, body["method"], body["target"]) == (0, "rise", "cat")
     assert body["faithfulness"]["deletion"]["area"] > 0
+    assert "random map" in body["faithfulness"]["verdict"]
     assert len(body["files"]) == 3
+    with pytest.raises(SystemExit):
+        main(["explain", str(file), "--target", "cat", "--masks", "20", "--check"])
+    said = capsys.readouterr()
+    assert "the map is " + body["faithfulness"]["verdict"] in said.out
+    assert ",  ," not in said.out
+    assert "explain: 0 %, check by deletion" in said.err
     with pytest.raises(SystemExit) as end:
         main(["explain", str(file), "--target", "catt"])
     assert end.value.code == 2

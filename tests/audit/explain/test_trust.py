@@ -100,8 +100,11 @@ def test_the_true_map_beats_chance_and_its_opposite_does_not():
     image = picture()
     truth = np.zeros((48, 64), np.float32)
     truth[:24, :32] = 1
-    assert faithfulness(image, truth, scored).better_than_random
-    assert not faithfulness(image, 1 - truth, scored).better_than_random
+    good, bad = faithfulness(image, truth, scored), faithfulness(image, 1 - truth, scored)
+    assert good.better_than_random
+    assert good.to_json()["verdict"] == "better than a random map"
+    assert not bad.better_than_random
+    assert bad.to_json()["verdict"] == "no better than a random map: do not trust it"
 
 
 @pytest.fixture(scope="module")

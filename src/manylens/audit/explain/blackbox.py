@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from time import perf_counter
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from manylens.audit.explain.score import Score
 from manylens.media import Image
 
 _SIDE = 224  # of the maps that are added up; what covers the picture is far coarser
+_MOST = 150  # squares of occlusion where no stride is given: each is a call of the model
+_LONG = 5.0  # seconds from which it is said beforehand how long it will take
 Progress = Callable[[float, str], None]
 
 
@@ -48,8 +51,7 @@ def occlusion(image: Image, score: Score, options: Options, *, progress: Progres
     """How much the score sinks when a square is covered (Zeiler & Fergus, 2014); the mean over squares at a place."""
     shape = _map_shape(image)
     side = max(1, round(min(shape) * options.window))
-    stride = max(1, round(side * options.stride))
-    places = [(y, x) for y in _starts(shape[0], side, stride) for x in _starts(shape[1], side, stride)]
+    places = _places(shape, side, options.stride)
     original = float(score([image])[0])
     total, covered = np.zeros(shape), np.zeros(shape)
     masks = (_covered(shape, y, x, side) for y, x in places)
@@ -94,6 +96,8 @@ def _scored(
 ) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
     """Batches of masks with the scores of the picture under them; never more pictures than a batch at once."""
     empty, done, rest = emptied(image, options.baseline or "mean"), 0, iter(masks)
+    if progress is not None:
+        _foretell(score, blended(image, empty, np.full(_map_shape(image), 0.5, np.float32)), count, progress)
     while batch := list(islice(rest, options.batch)):
         yield batch, np.asarray(score([blended(image, empty, mask) for mask in batch]), dtype=np.float64)
         done += len(batch)
@@ -104,6 +108,26 @@ def _scored(
 def _map_shape(image: Image) -> tuple[int, int]:
     scale = min(1.0, _SIDE / max(image.size))
     return max(1, round(image.height * scale)), max(1, round(image.width * scale))
+
+
+def _places(shape: tuple[int, int], side: int, stride: float | None) -> list[tuple[int, int]]:
+    """Top left corners of the squares, y first; without a stride no more than :data:`_MOST` where no gap is left."""
+    step = max(1, round(side * (stride or 0.5)))
+    while True:
+        places = [(y, x) for y in _starts(shape[0], side, step) for x in _starts(shape[1], side, step)]
+        if stride is not None or len(places) <= _MOST or step >= side:
+            return places
+        step += 1
+
+
+def _foretell(score: Score, picture: Image, count: int, progress: Progress) -> None:
+    """Time one call and say how long all will take, where that is long."""
+    began = perf_counter()
+    score([picture])
+    one = perf_counter() - began
+    if (whole := one * count) >= _LONG:
+        about = f"{whole / 60:.0f} min" if whole >= 90 else f"{whole:.0f} s"
+        progress(0.0, f"about {count} calls of {one:.1f} s: {about}")
 
 
 def _starts(length: int, side: int, stride: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,16 +53,29 @@ class Faithfulness:
         """Whether the map beats a random one in both."""
         return self.deletion.area < self.random_deletion.area and self.insertion.area > self.random_insertion.area
 
+    @property
+    def verdict(self) -> str:
+        """What follows, in a line."""
+        return "better than a random map" if self.better_than_random else "no better than a random map: do not trust it"
+
     def to_json(self) -> dict[str, Any]:
         """JSON-ready: areas and curves."""
         names = ("deletion", "insertion", "random_deletion", "random_insertion")
         return {name: {"area": getattr(self, name).area, **vars(getattr(self, name))} for name in names} | {
-            "better_than_random": self.better_than_random
+            "better_than_random": self.better_than_random,
+            "verdict": self.verdict,
         }
 
 
 def faithfulness(
-    image: Image, values: np.ndarray, score: Score, *, steps: int = 24, batch: int = 16, seed: int = 0
+    image: Image,
+    values: np.ndarray,
+    score: Score,
+    *,
+    steps: int = 24,
+    batch: int = 16,
+    seed: int = 0,
+    progress: Callable[[float, str], None] | None = None,
 ) -> Faithfulness:
     """Measure a map, beside a random one.
 
@@ -72,13 +86,17 @@ def faithfulness(
         steps: Steps from the whole picture to none.
         batch: Pictures scored together.
         seed: Of the random map, coarse like most maps are.
+        progress: Told the fraction done.
     """
     chance = np.random.default_rng(seed).random((14, 14)).astype(np.float32)
-    curves = [
-        curve(image, one, score, kind, steps=steps, batch=batch)
-        for one in (values, chance)
-        for kind in ("deletion", "insertion")
+    asked: list[tuple[np.ndarray, Literal["deletion", "insertion"]]] = [
+        (one, kind) for one in (values, chance) for kind in ("deletion", "insertion")
     ]
+    curves = []
+    for number, (one, kind) in enumerate(asked):
+        if progress is not None:
+            progress(number / len(asked), f"check by {kind}, {len(asked) * (steps + 1)} calls in all")
+        curves.append(curve(image, one, score, kind, steps=steps, batch=batch))
     return Faithfulness(*curves)
 
 

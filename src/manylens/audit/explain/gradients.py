@@ -80,7 +80,7 @@ def occlusion(opened: Opened, options: Options) -> Saliency:
 
     captum = _captum()
     side = max(2, round(min(opened.pixels.shape[-2:]) * options.window))
-    stride = max(1, round(side * options.stride))
+    stride = max(1, round(side * (options.stride or 0.5)))
     with torch.no_grad():
         found = captum.Occlusion(opened.score).attribute(
             opened.pixels,

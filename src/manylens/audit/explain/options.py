@@ -26,7 +26,8 @@ class Options:
         keep: RISE: the share of cells that stay seen.
         steps: Integrated gradients: points on the way from the baseline.
         window: Occlusion: side of the covered square, as a share of the picture's shorter side.
-        stride: Occlusion: how far the square moves, as a share of its side.
+        stride: Occlusion: how far the square moves, as a share of its side. None takes a half; for a black box more,
+            up to a whole side, where a half would ask the model more than 150 times.
         baseline: What stands for "nothing there": the picture's ``mean`` colour, ``black``, or the picture under a
             heavy ``blur``. None takes what each method's paper takes: black for integrated gradients, else the mean.
         layer: Grad-CAM: the tap to look at; None takes the last whose places the score still depends on.
@@ -43,7 +44,7 @@ class Options:
     keep: float = 0.5
     steps: int = 64
     window: float = 1 / 6
-    stride: float = 0.5
+    stride: float | None = None
     baseline: Baseline | None = None
     layer: str | None = None
     discard: float = 0.0
@@ -55,8 +56,9 @@ class Options:
             if getattr(self, name) < 1:
                 raise PromptError(f"{name}: {getattr(self, name)} is too few", "give 1 or more")
         for name in ("keep", "window", "stride", "mass"):
-            if not 0 < getattr(self, name) <= 1:
-                raise PromptError(f"{name}: {getattr(self, name):g} is no share", "give more than 0 and at most 1")
+            share = getattr(self, name)
+            if share is not None and not 0 < share <= 1:
+                raise PromptError(f"{name}: {share:g} is no share", "give more than 0 and at most 1")
         if not 0 <= self.discard < 1:
             raise PromptError(f"discard: {self.discard:g} is no share", "give 0 or more and less than 1")
         if self.baseline is not None and self.baseline not in get_args(Baseline):
