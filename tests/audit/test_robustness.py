@@ -168,4 +168,4 @@ def test_the_report(session, data: Dataset, tmp_path: Path) -> None:
     assert [line["name"] for line in body["corruptions"]] == ["brightness", "fog"]
     assert "accuracy 1.000 falls to" in page
     assert page.count("<svg") == 1 + 1 + 1  # the mark, one group, the areas
-    assert page.count("data:image/jpeg") == 2
+    assert page.count("data:image/jpeg") == 3  # the clean picture first

@@ -23,7 +23,7 @@ _SHOWN = 240
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture at the severities of a corruption."""
+    """One picture as it is, then at the severities of a corruption."""
 
     name: str
     pictures: Sequence[Picture]
@@ -39,8 +39,9 @@ def samples(image: Image, corruptions: Sequence[str], severities: Sequence[int],
         seed: Of the corruptions.
     """
     pixels = np.asarray(image.array)
+    clean = jpeg(pixels, "clean", _SHOWN)
     return [
-        Sample(one.name, [jpeg(one.apply(pixels, at, seed), f"{one.name} {at}", _SHOWN) for at in severities])
+        Sample(one.name, [clean, *(jpeg(one.apply(pixels, at, seed), f"{one.name} {at}", _SHOWN) for at in severities)])
         for one in named(corruptions)
     ]
 
