@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from manylens.cli import output
-from manylens.cli.parameters import cost_cap, session_for
-from manylens.errors import PromptError
+from manylens.cli.parameters import cost_cap, measure_option, session_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +88,7 @@ def evaluate(
     from manylens.evaluation.evaluate import evaluate as measured
 
     options: dict[str, Any] = {"clicks": clicks, "threshold": threshold, "closed": closed or None}
-    options |= dict(_option(word) for word in set or ())
+    options |= dict(measure_option(word) for word in set or ())
     session = None if predictions else session_for({"memory_budget": memory_budget})
     cap = cost_cap(session, max_cost) if session is not None else None
     with output.bar("evaluate", quiet=json) as progress:
@@ -120,17 +119,6 @@ def evaluate(
         print(jsonlib.dumps(body, indent=1))
     else:
         _print(made)
-
-
-def _option(word: str) -> tuple[str, Any]:
-    """``"shots=5"`` to ``("shots", 5)``: the value as JSON, else as the text that it is."""
-    name, equals, value = word.partition("=")
-    if not (name and equals):
-        raise PromptError(f"--set {word}: not NAME=VALUE", "write it as shots=5")
-    try:
-        return name, jsonlib.loads(value)
-    except ValueError:
-        return name, value
 
 
 def _print(made: Evaluation) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -156,6 +157,17 @@ def fields_from(request: type[Request], values: dict[str, Any]) -> dict[str, Any
 def _read(flag: Flag, word: Any) -> Any:
     words = tuple(word.split(_JOIN)) if flag.arity != (1, 1) else word
     return flag.parse(words) if flag.parse else words
+
+
+def measure_option(word: str) -> tuple[str, Any]:
+    """``"shots=5"`` to ``("shots", 5)``: the value as JSON, else as the text that it is."""
+    name, equals, value = word.partition("=")
+    if not (name and equals):
+        raise PromptError(f"--set {word}: not NAME=VALUE", "write it as shots=5")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def cost_cap(session: Session, most: float | None) -> float | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from manylens.cli import output
-from manylens.cli.parameters import cost_cap, session_for
+from manylens.cli.parameters import cost_cap, measure_option, session_for
 
 if TYPE_CHECKING:
     from manylens.audit.robustness import Robustness
@@ -32,6 +32,13 @@ def robustness(
     measure: Annotated[str | None, typer.Option("--measure", help="As for manylens evaluate.")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="click, box or none.")] = None,
     clicks: Annotated[int | None, typer.Option("--clicks", help="Simulated clicks an object.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", min=0, max=1, help="The least score of a detection.")
+    ] = None,
+    closed: Annotated[bool, typer.Option("--closed", help="Ask for the model's own classes.")] = False,
+    set: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the measure.")
+    ] = None,
     split: Annotated[str | None, typer.Option("--split", help="Only this split.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Only so many pictures.")] = None,
     resamples: Annotated[int, typer.Option("--resamples", min=0, help="Of the bootstrap.")] = 500,
@@ -53,6 +60,8 @@ def robustness(
     session = session_for({})
     cap = cost_cap(session, max_cost)
     dataset = Dataset.read(data, images=images)
+    options: dict[str, Any] = {"clicks": clicks, "threshold": threshold, "closed": closed or None}
+    options |= dict(measure_option(word) for word in set or ())
     chosen, severities = corruption or ["standard"], severity or list(SEVERITIES)
     with output.bar("robustness", quiet=json) as progress:
         found = audit.robustness(
@@ -71,7 +80,7 @@ def robustness(
             seed=seed,
             max_cost=cap,
             progress=progress,
-            clicks=clicks,
+            **options,
         )
     if json:
         print(jsonlib.dumps(found.to_json(), indent=1, allow_nan=False))
