@@ -178,8 +178,8 @@ def test_bad_rows_of_coco_results_are_left_out_with_their_id(tmp_path, known, ch
         (["image,label,score", "1,cat,0.2", "1,dog,0.7"], {"1": [("dog", 0.7), ("cat", 0.2)]}, {}),
         (["image,label,score", "1,cat,0.2", "1,cat,0.7"], {"1": [("cat", 0.2)]}, {"duplicate prediction": 1}),
         (["image,cat,dog", "1,0,1", "1,1,0"], {"1": [("dog", 1.0), ("cat", 0.0)]}, {"duplicate prediction": 1}),
-        (["image,label,score", "1,cat,nan", "2,dog,x", "1,dog,"], {}, {"NaN score": 3}),
-        (["image,label", "9,cat"], {}, {"unknown image": 1}),
+        (["image,label,score", "1,cat,nan", "2,dog,x", "1,dog,", "2,cat,1"], {"2": [("cat", 1.0)]}, {"NaN score": 3}),
+        (["image,label", "9,cat", "1,cat"], {"1": [("cat", 1.0)]}, {"unknown image": 1}),
     ],
 )
 def test_csv_of_labels(tmp_path, known, rows, labels, counts):
@@ -307,3 +307,24 @@ def test_label_pictures_are_read_like_the_truth_and_false_alarms_count(tmp_path,
     assert figures["IoU/background"] == pytest.approx(ground)
     assert figures["mIoU"] == pytest.approx((thing + ground) / 2)
     assert not len(made.problems)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.csv", "image,label\nx,cat\ny,dog\n", "none of its 2 rows can be used .first: unknown image x"),
+        ("a.json", [{"question_id": 77, "answer": "yes"}], "unknown question 77"),
+        ("b.json", [{"image_id": "1", "category_id": 5, "bbox": [0, 0, 2, 2], "score": 1}], "unknown category"),
+    ],
+)
+def test_predictions_of_other_data_are_an_error_that_names_the_ids(tmp_path, known, name, content, told):
+    with pytest.raises(DataError, match=told) as error:
+        read(write(tmp_path, name, content), known, Problems())
+    assert "1, 2" in error.value.remedy
+    assert "q1" in error.value.remedy
+
+
+def test_predictions_of_another_split_are_an_error(dataset, tmp_path):
+    path = write(tmp_path, "a.csv", "image,label\n2,cat\n")
+    with pytest.raises(DataError, match="none of its 1 predictions is for the records that are judged"):
+        evaluate(dataset, task="classify", predictions=path, limit=1, resamples=0)

@@ -141,6 +141,12 @@ def from_saved(job: Job) -> Tally:
             f"{' or '.join(job.protocol.forms)}",
             "name another --measure",
         )
+    if saved.rows and not any(record.id in saved.rows for record in job.dataset.records()):
+        first, there = next(iter(saved.rows)), next((record.id for record in job.dataset.records()), "none")
+        raise DataError(
+            f"{saved.path}: none of its {len(saved.rows)} predictions is for the records that are judged",
+            f"they are for others, such as {first}; judged are such as {there}: look at the split and the limit",
+        )
     adopt = job.protocol.adopt if isinstance(job.protocol, Asked) else unchanged
 
     def pairs() -> Iterator[tuple[Record, Any]]:

@@ -72,6 +72,15 @@ class Known:
         alone = {name: id for name, id in names.items() if id is not None}
         return cls(tuple(ids), frozenset(ids), alone, questions, tuple(dataset.categories))
 
+    def told(self) -> str:
+        """What ids there are, for a remedy."""
+        said = f"the images of the data are called {', '.join(self.order[:3])}"
+        if self.questions:
+            said += f"; its questions {', '.join(list(self.questions)[:3])}"
+        if self.categories:
+            said += "; its categories " + ", ".join(f"{one.id} {one.name}" for one in self.categories[:3])
+        return said
+
     def record(self, said: Any) -> str | None:
         """The id of the record that a file calls ``said``: by id, then by file name."""
         name = str(int(said)) if isinstance(said, float) and said.is_integer() else str(said)
@@ -200,22 +209,30 @@ def read(path: str | Path, known: Known, problems: Problems) -> Saved:
         problems: Takes rows that speak of something else, or twice of the same.
 
     Raises:
-        DataError: The file is not there, or no predictions.
+        DataError: The file is not there, or no predictions, or none that speaks of the data.
     """
     path = Path(path)
     if (path / "predictions.jsonl").is_file():
         path = path / "predictions.jsonl"
     if not path.exists():
         raise DataError(f"{path}: no such file", "give a file of predictions")
+    before = problems.counts.copy()
     try:
         if path.suffix == ".jsonl":
-            return _own(path, known, problems)
-        from manylens.evaluation import foreign
+            saved = _own(path, known, problems)
+        else:
+            from manylens.evaluation import foreign
 
-        return foreign.read(path, known, problems)
+            saved = foreign.read(path, known, problems)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: cannot be read as predictions ({why})", "see manylens evaluate --help") from error
+    faults = problems.counts - before
+    if faults and not saved.rows:
+        firsts = [f"{one.kind} {one.id}" for one in problems if one.kind in faults][:3]
+        what = f"{path}: none of its {faults.total()} rows can be used (first: {', '.join(firsts)})"
+        raise DataError(what, known.told())
+    return saved
 
 
 def _own(path: Path, known: Known, problems: Problems) -> Saved:
