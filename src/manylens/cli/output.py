@@ -78,7 +78,7 @@ def progress(items: Sequence[Any], label: str, quiet: bool) -> Iterator[Any]:
 def bar(label: str, quiet: bool) -> Iterator[Callable[[float, str], None] | None]:
     """A progress bar on standard error: call it with the share done and a line.
 
-    Where that is no terminal, plain lines: what is said first or before anything is done, and then the share done
+    Where that is no terminal, plain lines: what is said before anything is done, and then the share done
     every ten seconds at most, so that a log of a slow run is neither silent nor long.
     """
     from rich.console import Console
@@ -98,7 +98,7 @@ def bar(label: str, quiet: bool) -> Iterator[Callable[[float, str], None] | None
 
 
 def _lines(label: str) -> Callable[[float, str], None]:
-    last = float("-inf")
+    last = monotonic()
 
     def tell(done: float, line: str) -> None:
         nonlocal last
