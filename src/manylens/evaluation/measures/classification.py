@@ -47,7 +47,6 @@ class ClassificationTally(Tally):
         starts: int64 ``(C + 1,)``: where the scores of each class begin in the next two.
         holders: int32 ``(m,)``: the unit that each score belongs to.
         values: float32 ``(m,)``: the scores.
-        listed: The most labels that any picture has listed.
     """
 
     measure: ClassVar[str] = "classification"
@@ -65,7 +64,6 @@ class ClassificationTally(Tally):
     starts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
     holders: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
     values: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    listed: int = TOP
 
     def figures(self, weights: FloatArray) -> dict[str, FloatArray]:
         """Accuracies, F1, AUROC, ECE, and recall, precision and F1 by class.
@@ -76,9 +74,6 @@ class ClassificationTally(Tally):
 
         Accuracy, top-5 and ECE count the true class among t labels of one score as often as it would be within the
         first k if those were put in a random order. The figures by class go by the one first label.
-
-        Where no picture has more than one label listed, top-5 is not defined, nor is AUROC of more than two classes:
-        the one score says nothing of the others. Where none has a label at all, neither is ECE.
 
         ECE of few pictures is high even for a perfectly calibrated model (about 0.2 of 30, 0.1 of 100, 0.05 of 500): in
         each bin chance alone keeps the share that is right off the score. Its interval lies about the figure and says
@@ -97,9 +92,6 @@ class ClassificationTally(Tally):
             "AUROC": auroc[:, 1] if len(self.names) == 2 else mean(auroc, ~np.isnan(auroc)),
             "ECE": ratio(np.abs(self._binned(self._within(1) - self.confidences, across)).sum(axis=0), total),
         }
-        unknown = [f"top-{TOP}"] * (self.listed == 1) + ["AUROC"] * (self.listed == 1 and len(self.names) > 2)
-        for figure in unknown + ["ECE"] * (self.listed < 1):
-            result[figure] = np.full_like(result[figure], np.nan)
         for figure, values in (("recall", recall), ("precision", precision), ("f1", f1)):
             result |= {f"{figure}/{name}": values[:, i] for i, name in enumerate(self.names)}
         return result
@@ -192,7 +184,6 @@ class Classification(Measure):
         self._open = not self._at
         self._strange: set[str] = set()
         self._rows = Rows("image", self.columns)
-        self._listed = 0
         self._units: list[tuple[int, int, float, int, int]] = []
         self._ends = array("q", [0])
         self._classes = array("i")
@@ -214,7 +205,6 @@ class Classification(Measure):
         if said and not 0 <= said[0].score <= 1:
             name = f"prediction for image {record.id}: its score {said[0].score:.4g} is no probability"
             self.problems.add("score out of range", record.id, name, left_out=False)
-        self._listed = max(self._listed, len(said))
         places = [self._known(one.name, record) for one in said]
         rank, ties = -1, 0
         if label in places:
@@ -253,7 +243,6 @@ class Classification(Measure):
             starts=by_class.indptr.astype(np.int64),
             holders=by_class.indices.astype(np.int32),
             values=by_class.data,
-            listed=self._listed,
         )
 
     def _place(self, name: str) -> int | None:
