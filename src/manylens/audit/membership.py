@@ -8,7 +8,6 @@ of a few members does harm though it is no better than chance on most.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,15 +17,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from manylens.audit.ranking import BoolArray, Ranking
+from manylens.audit.writing import write
 from manylens.data.problems import DataError, Problems
 from manylens.evaluation.details import curve, table
 from manylens.evaluation.intervals import RESAMPLES, Estimate, estimates
-from manylens.evaluation.results import TALLY, finite
+from manylens.evaluation.results import finite
 from manylens.evaluation.tally import FloatArray, Tally, ratio
-from manylens.media import atomic_write
 from manylens.version import __version__
 
-REPORT, PAGE = "membership.json", "membership.html"
 LEAST = 20
 """Pictures that each group needs for a verdict."""
 
@@ -266,12 +264,7 @@ class Membership:
         """Write ``membership.json``, the page ``membership.html`` and ``tally.npz``."""
         from manylens.audit.privacy_page import membership_page
 
-        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-        return [
-            atomic_write(Path(folder) / REPORT, text.encode()),
-            atomic_write(Path(folder) / PAGE, membership_page(self).encode()),
-            self.tally.save(Path(folder) / TALLY),
-        ]
+        return write(folder, "membership", self.to_json(), membership_page(self), self.tally)
 
 
 def audit(

@@ -8,7 +8,6 @@ three-sample test of Meehan, Chaudhuri and Dasgupta 2020, in one cell)?
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,15 +18,14 @@ import numpy as np
 
 from manylens.audit.control import Control
 from manylens.audit.ranking import BoolArray, Ranking
+from manylens.audit.writing import write
 from manylens.data.problems import Problems
 from manylens.evaluation.details import curve
 from manylens.evaluation.intervals import Estimate
-from manylens.evaluation.results import TALLY, finite
+from manylens.evaluation.results import finite
 from manylens.evaluation.tally import FloatArray, Tally, ratio
-from manylens.media import atomic_write
 from manylens.version import __version__
 
-REPORT, PAGE = "memorisation.json", "memorisation.html"
 LEAST = 20
 """Made pictures, and held-out ones, below which little can be said."""
 
@@ -272,9 +270,4 @@ class Memorisation:
         """Write ``memorisation.json``, the page ``memorisation.html`` and ``tally.npz``."""
         from manylens.audit.privacy_page import memorisation_page
 
-        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-        return [
-            atomic_write(Path(folder) / REPORT, text.encode()),
-            atomic_write(Path(folder) / PAGE, memorisation_page(self).encode()),
-            self.tally.save(Path(folder) / TALLY),
-        ]
+        return write(folder, "memorisation", self.to_json(), memorisation_page(self), self.tally)

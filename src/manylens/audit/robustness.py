@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from manylens.audit.corruptions import SEVERITIES, Corruption, named
+from manylens.audit.writing import write
 from manylens.data import Annotation, Dataset, Record
 from manylens.errors import CostError, MediaError
 from manylens.evaluation import details
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from manylens.session import Session
 
 RESAMPLES = 500
-REPORT, PAGE = "robustness.json", "robustness.html"
 
 
 @dataclass(frozen=True)
@@ -147,11 +147,7 @@ class Robustness:
         """
         from manylens.audit.robustness_page import page
 
-        text = json.dumps(self.to_json(), indent=1, allow_nan=False)
-        return [
-            atomic_write(Path(folder) / REPORT, text.encode()),
-            atomic_write(Path(folder) / PAGE, page(self, samples).encode()),
-        ]
+        return write(folder, "robustness", self.to_json(), page(self, samples))
 
 
 def robustness(
