@@ -10,7 +10,7 @@ picture, x right, y down; boxes are ``xyxy`` with exclusive max. Mistakes end in
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from manylens.media import Image
 from manylens.session import Session, default_session
 from manylens.tasks import Answer, Classification, Embedding, Reading, request
 from manylens.tasks.requests import SegmentMode, StructureKind
-from manylens.tasks.results import Caption, Depth, Match, Picture, Recognition, Speech, StructureMap, Transcript
+from manylens.tasks.results import Caption, Depth, Match, Picture, Recognition, Speech, StructureMap, Tracks, Transcript
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -46,6 +46,9 @@ def segment(
     like: Sequence[Any] = (),
     objects: Sequence[Any] = (),
     mode: SegmentMode = "prompt",
+    threshold: float | None = None,
+    points_per_side: int | None = None,
+    previous: Any = None,
     model: str | None = None,
     seed: int = 0,
     session: Session | None = None,
@@ -62,6 +65,10 @@ def segment(
         like: Examples: ``{"image": ..., "mask": ..., "name": ...}`` each.
         objects: Several objects at once: ``{"points": ..., "background_points": ..., "box": ..., "mask": ...}`` each.
         mode: ``prompt``, ``everything``, ``main``, ``semantic``, ``instance`` or ``panoptic``.
+        threshold: The least score that is kept; None for the model's own.
+        points_per_side: Of the grid along each side, in mode ``everything``; None for the model's own.
+        previous: Logits float32 ``(h, w)`` of an earlier answer about the same object, from
+            ``.metadata["low_res"]``, to be refined.
 
     Returns:
         Detections ordered by score: masks bool ``(N, H, W)`` in ``.mask``, scores in ``.confidence``; a click gives up
@@ -81,6 +88,9 @@ def segment(
         like=like,
         objects=objects,
         mode=mode,
+        threshold=threshold,
+        points_per_side=points_per_side,
+        previous=previous,
     )
 
 
@@ -93,16 +103,20 @@ def track(
     box: Box | None = None,
     mask: Any = None,
     text: str | None = None,
+    like: Sequence[Any] = (),
     objects: Sequence[Any] = (),
     model: str | None = None,
     seed: int = 0,
     session: Session | None = None,
-) -> Iterator[Detections]:
-    """Masks of an object in each frame of a video, with ``tracker_id``.
+) -> Tracks:
+    """Masks of objects in each frame of a video, with ``tracker_id``.
 
     Args:
         video: A file, a folder of frames, or frames.
         frame: The frame, from 0, that the prompt speaks of; the rest of the prompt as in :func:`segment`.
+
+    Returns:
+        Iterate for Detections frame by frame; ``.frames`` holds the same as RLE.
     """
     return _run(
         "track",
@@ -116,6 +130,7 @@ def track(
         box=box,
         mask=mask,
         text=text,
+        like=like,
         objects=objects,
     )
 
@@ -124,7 +139,7 @@ def detect(
     image: ImageLike,
     *,
     names: Sequence[str] | str | None = None,
-    like: Any = None,
+    like: Any = (),
     threshold: float = 0.4,
     model: str | None = None,
     seed: int = 0,
@@ -135,7 +150,7 @@ def detect(
     Args:
         image: The picture.
         names: What to look for; None for all classes that the model knows.
-        like: An example, ``{"image": ..., "box": ...}``.
+        like: Examples: ``{"image": ..., "box": ..., "name": ...}`` each, the name if it has one.
         threshold: The least score that is kept.
 
     Returns:
@@ -149,6 +164,7 @@ def classify(
     *,
     names: Sequence[str] | str | None = None,
     top: int = 5,
+    like: Sequence[Any] = (),
     model: str | None = None,
     seed: int = 0,
     session: Session | None = None,
@@ -159,8 +175,9 @@ def classify(
         image: The picture.
         names: The names to choose from; None for the model's own labels.
         top: How many labels are returned.
+        like: Example pictures, ``{"image": ..., "name": ...}`` each; the nearest ones decide.
     """
-    return _run("classify", model, seed, session, image=image, names=names, top=top)
+    return _run("classify", model, seed, session, image=image, names=names, top=top, like=like)
 
 
 def embed(

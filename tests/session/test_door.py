@@ -70,7 +70,7 @@ class TestChoice:
     def test_a_task_without_an_embedded_model_names_a_checkpoint(self):
         from manylens.session import Session
 
-        with pytest.raises(UnsupportedError, match=r"the checkpoint to name is --model \S+/\S+ \(licence"):
+        with pytest.raises(UnsupportedError, match=r"name a checkpoint, such as --model \S+/\S+ \(licence"):
             Session().run(request("depth", image=IMAGE))
 
 

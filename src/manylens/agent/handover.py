@@ -144,6 +144,7 @@ _OUTPUTS: dict[str, Callable[[Any, Image | None], Any]] = {
     "labels": _texts,
     "lines": lambda result, image: tuple(line.text for line in result.lines),
     "count": lambda result, image: len(result),
+    "objects": lambda result, image: len(result.ids),
     "crop": _crop,
     "label": lambda result, image: result.best.name if result.labels else None,
     "score": lambda result, image: result.best.score if hasattr(result, "labels") else result.score,

@@ -11,7 +11,7 @@ from typing import Any
 from manylens import media
 from manylens.errors import UnknownTaskError
 from manylens.tasks import TASKS, Example, ObjectPrompt
-from manylens.tasks.requests import BoxExample
+from manylens.tasks.prompts import BoxExample, NamedExample
 
 # Result type -> output -> its kind. One row a result type, so a new task that gives one of them is covered.
 _OUTPUTS: dict[str, dict[str, str]] = {
@@ -22,6 +22,7 @@ _OUTPUTS: dict[str, dict[str, str]] = {
         "count": "number",
         "crop": "image",
     },
+    "Tracks": {"objects": "number"},
     "Classification": {"label": "text", "labels": "texts", "score": "number"},
     "Embedding": {"vector": "vector"},
     "Match": {"score": "number"},
@@ -53,7 +54,7 @@ _TYPES: dict[str, frozenset[type]] = {
     "audio": frozenset({media.Audio}),
     "video": frozenset({media.Video}),
     "objects": frozenset({ObjectPrompt}),
-    "example": frozenset({Example, BoxExample}),
+    "example": frozenset({Example, BoxExample, NamedExample}),
 }
 
 media_kinds = frozenset({"image", "audio", "video", "mask"})

@@ -32,15 +32,15 @@ class Catalog:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None) -> Catalog:
-        """Reads a catalog file.
+        """Reads a catalog.
 
         Args:
-            path: A TOML file; the one that ships with manylens where it is None.
+            path: A TOML file, or a folder of them; the folder that ships with manylens where it is None.
 
         Raises:
-            CatalogError: The file is not a well-formed catalog.
+            CatalogError: A file is not a well-formed catalog.
         """
-        return cls(read_catalog(Path(path) if path is not None else Path(__file__).with_name("catalog.toml")))
+        return cls(read_catalog(Path(path) if path is not None else Path(__file__).with_name("rows")))
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self._rows.values())

@@ -24,14 +24,24 @@ class Family:
     Attributes:
         name: Its module in ``models/``.
         model_types: Values of ``model_type`` in ``config.json`` that belong to it.
+        architectures: Values of ``architectures`` in ``config.json`` that it is limited to; empty for any.
         pipelines: Values of ``_class_name`` in ``model_index.json`` that belong to it.
         tasks: What its checkpoints can take in each task.
+        engines: What can run them, the usual one first.
     """
 
     name: str
     model_types: tuple[str, ...]
+    architectures: tuple[str, ...]
     pipelines: tuple[str, ...]
     tasks: Mapping[str, frozenset[str]]
+    engines: tuple[str, ...]
+
+    def loads(self, config: Mapping[str, Any], key: str) -> bool:
+        """Whether it loads what a config says: ``model_type`` of a model, ``_class_name`` of a pipeline."""
+        kinds = self.pipelines if key == "_class_name" else self.model_types
+        built = set(config.get("architectures") or ())
+        return config.get(key) in kinds and (not self.architectures or bool(built & set(self.architectures)))
 
 
 @cache
@@ -40,10 +50,12 @@ def families() -> tuple[Family, ...]:
     data = tomllib.loads(Path(__file__).with_name("families.toml").read_text(encoding="utf-8"))
     return tuple(
         Family(
-            name=name,
+            name=table.get("family", name),
             model_types=tuple(table.get("model_types", ())),
+            architectures=tuple(table.get("architectures", ())),
             pipelines=tuple(table.get("pipelines", ())),
             tasks={task: frozenset(words) for task, words in table["tasks"].items()},
+            engines=tuple(table.get("engines", ("torch",))),
         )
         for name, table in data.items()
     )
@@ -63,13 +75,14 @@ def recognise(folder: Path, name: str) -> Family:
     for filename, key, known in ((PIPELINE, "_class_name", "pipelines"), (CONFIG, "model_type", "model_types")):
         if not (folder / filename).is_file():
             continue
-        kind = _read(folder / filename, name).get(key)
+        config = _read(folder / filename, name)
+        kind = config.get(key)
         if not isinstance(kind, str):
             raise WeightsError(f"{name}: its {filename} has no {key}", "give a folder in the format of a model hub")
         for family in families():
-            if kind in getattr(family, known):
+            if family.loads(config, key):
                 return family
-        names = sorted(kind for family in families() for kind in getattr(family, known))
+        names = sorted({kind for family in families() for kind in getattr(family, known)})
         raise UnsupportedError(f"{name}: no family here loads {key} {kind!r}", f"known are {', '.join(names)}")
     raise WeightsError(f"{name}: the folder has no {CONFIG}", "give a folder in the format of a model hub")
 
@@ -77,7 +90,11 @@ def recognise(folder: Path, name: str) -> Family:
 def with_family(row: Row, family: Family) -> Row:
     """The row, with what its family says about it; its memory is estimated from its size."""
     return replace(
-        row, family=family.name, tasks=family.tasks, memory_mb=row.memory_mb or estimated_memory_mb(row.bytes)
+        row,
+        family=family.name,
+        tasks=family.tasks,
+        engines=family.engines,
+        memory_mb=row.memory_mb or estimated_memory_mb(row.bytes),
     )
 
 

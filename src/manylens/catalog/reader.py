@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,31 +54,35 @@ class _Table:
 
 
 def read_catalog(path: Path) -> dict[str, Row]:
-    """Reads all rows of a catalog file.
+    """Reads all rows of a catalog.
 
     Args:
-        path: A TOML file with ``[[wheel]]`` and ``[[model]]`` tables.
+        path: A TOML file with ``[[wheel]]`` and ``[[model]]`` tables, or a folder of such files.
 
     Returns:
-        The rows by id, in the order of the file.
+        The rows by id, in the order of the files' names and of each file.
 
     Raises:
         CatalogError: The file cannot be read, or a row has an unknown key, a missing or wrong value, an id that another
             row has, a file without sha256, or a wheel that is not listed.
     """
+    rows: dict[str, Row] = {}
+    for file in sorted(path.glob("*.toml")) if path.is_dir() else [path]:
+        for row in _rows(file):
+            if row.id in rows:
+                raise CatalogError(f"{file.name}: {row.id} stands there twice")
+            rows[row.id] = row
+    return {row.id: replace(row, companions=_companions(row, rows)) for row in rows.values()}
+
+
+def _rows(path: Path) -> Iterator[Row]:
     try:
         top = _Table(path.name, tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise CatalogError(f"{path}: not a catalog file ({error})", "reinstall manylens") from error
     wheels = {(wheel.package, wheel.version): wheel for wheel in map(_wheel, top.tables("wheel"))}
-    rows: dict[str, Row] = {}
-    for table in top.tables("model"):
-        row = _row(table, wheels)
-        if row.id in rows:
-            raise CatalogError(f"{path.name}: {row.id} stands there twice")
-        rows[row.id] = row
+    yield from (_row(table, wheels) for table in top.tables("model"))
     top.finish()
-    return {row.id: replace(row, companions=_companions(row, rows)) for row in rows.values()}
 
 
 def _companions(row: Row, rows: Mapping[str, Row]) -> tuple[WeightFile, ...]:

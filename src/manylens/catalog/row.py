@@ -24,7 +24,9 @@ CAPABILITIES: Mapping[str, frozenset[str]] = {
         "points box mask text like everything main semantic instance panoptic".split()  # noqa: SIM905 reads better
     ),
     "detect": frozenset({"closed", "names", "like"}),
-    "classify": frozenset({"closed", "names"}),
+    "track": frozenset({"points", "box", "mask", "text", "like"}),
+    "classify": frozenset({"closed", "names", "like"}),
+    "match": frozenset({"text", "image"}),
     "embed": frozenset({"image", "region", "text", "audio", "dense"}),
     "answer": frozenset({"default", "several"}),
     "structure": frozenset({"canny", "edges", "lines", "scribble", "pose", "normal", "depth", "segmentation"}),

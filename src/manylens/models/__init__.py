@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from manylens.runtime.engines import EngineSettings
 
 FAMILIES: dict[str, str] = {
+    "sam": "manylens.models.sam.model:Sam",
+    "sam2": "manylens.models.sam2.model:Sam2",
+    "sam3": "manylens.models.sam3.model:Sam3",
+    "seggpt": "manylens.models.seggpt.model:SegGpt",
     "dino": "manylens.models.dino:Dino",
+    "clip": "manylens.models.clip.model:Clip",
+    "clipseg": "manylens.models.clipseg:ClipSeg",
+    "masks": "manylens.models.masks.model:Masks",
+    "depth": "manylens.models.depth:DepthModel",
     "regions": "manylens.models.regions.model:Regions",
     "ssd": "manylens.models.ssd:Ssd",
     "efficientnet": "manylens.models.efficientnet:EfficientNet",
@@ -78,6 +86,6 @@ class FamilyProbe:
         Raises:
             UnsupportedError: The model does not run on that engine.
         """
-        if settings.engine not in self.row.engines:
-            raise UnsupportedError(f"{self.row.id} does not run on {settings.engine}")
+        if settings.engine not in self.row.engines or settings.device.partition(":")[0] not in self.row.devices:
+            raise UnsupportedError(f"{self.row.id} does not run on {settings.engine} on {settings.device}")
         return load(self.row, self.files, settings).probe()

@@ -25,7 +25,7 @@ _FORMAT = 1
 _LIMIT_BYTES = 1 << 30
 
 
-def identity(model: str | Path | bytes | openvino.Model) -> str | None:
+def identity(model: Any) -> str | None:
     """What names the content of a network: of a file its path, size and time; ``None`` for a model in memory.
 
     Raises:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from manylens.errors import EngineError
-from manylens.runtime import memory
+from manylens.runtime import accelerators, memory
 from manylens.runtime.cpu import cpu_flags, cpu_name, has_bf16, threads
 from manylens.runtime.engines import EngineSettings
 from manylens.runtime.machine import MachineReport, library_version, machine_report
@@ -118,11 +118,13 @@ class Choice:
 
 
 def candidates() -> list[EngineSettings]:
-    """What can run on this processor, the reference (OpenVINO f32) first."""
+    """What can run on this machine, the reference (OpenVINO f32) first."""
     found = [EngineSettings("openvino", "f32")]
     engines = ["openvino", *(["torch"] if importlib.util.find_spec("torch") else [])]
     precisions = ["f32", *(["bf16"] if has_bf16() else [])]
     found += [EngineSettings(engine, precision) for engine in engines for precision in precisions]  # type: ignore[arg-type]
+    if accelerators.cuda():
+        found += [EngineSettings("torch", precision, device="cuda") for precision in ("f32", "bf16")]
     return list(dict.fromkeys(found))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -162,7 +162,7 @@ def core() -> openvino.Core:
 
 
 def compile(  # the module is the namespace: engines.compile
-    model: str | Path | bytes | openvino.Model,
+    model: str | Path | bytes | openvino.Model | Callable[[], openvino.Model],
     settings: EngineSettings | None = None,
     *,
     outputs: Sequence[str] | None = None,
@@ -175,8 +175,9 @@ def compile(  # the module is the namespace: engines.compile
     The compiled form of a file is kept in ``compiled/`` of the home folder, bounded, and taken from there next time.
 
     Args:
-        model: An ONNX, TensorFlow ``.pb``, ``.tflite`` or IR ``.xml`` file, the bytes of an ONNX file, or a model in
-            memory (which is left as it is).
+        model: An ONNX, TensorFlow ``.pb``, ``.tflite`` or IR ``.xml`` file, the bytes of an ONNX file, a model in
+            memory (which is left as it is), or a function that makes one: called only where ``identity`` does not
+            name a network that is kept.
         settings: Precision and threads; f32 on all cores when left out.
         outputs: Names of the tensors to give, also inner ones; the rest of the graph is cut away. All outputs when
             left out.
@@ -218,7 +219,7 @@ def _properties(settings: EngineSettings, mode: Mode) -> dict[str, Any]:
 
 
 def _prepared(
-    model: str | Path | bytes | openvino.Model,
+    model: str | Path | bytes | openvino.Model | Callable[[], openvino.Model],
     outputs: Sequence[str] | None,
     shapes: Mapping[str, list[int]] | list[int] | None,
 ) -> openvino.Model:
@@ -234,7 +235,9 @@ def _prepared(
     return graph
 
 
-def _read(model: str | Path | bytes | openvino.Model) -> openvino.Model:
+def _read(model: str | Path | bytes | openvino.Model | Callable[[], openvino.Model]) -> openvino.Model:
+    if callable(model):
+        return model()
     if isinstance(model, bytes):
         return core().read_model(model, b"")
     if isinstance(model, str | Path):
@@ -242,8 +245,8 @@ def _read(model: str | Path | bytes | openvino.Model) -> openvino.Model:
     return model.clone()
 
 
-def _name(model: str | Path | bytes | openvino.Model) -> str:
-    if isinstance(model, bytes):
+def _name(model: str | Path | bytes | openvino.Model | Callable[[], openvino.Model]) -> str:
+    if isinstance(model, bytes) or callable(model):
         return "network"
     return Path(model).name if isinstance(model, str | Path) else str(model.friendly_name)
 

@@ -15,7 +15,7 @@ from manylens import models
 from manylens.catalog import Catalog, WeightsStore
 from manylens.errors import EngineError, ManylensError, NetworkError
 from manylens.media import Image
-from manylens.runtime import paths
+from manylens.runtime import accelerators, paths
 from manylens.runtime.context import Context
 from manylens.runtime.doctor import pinned
 from manylens.runtime.engines import Engine, EngineSettings, Precision
@@ -77,6 +77,7 @@ class Session:
         models: Model by task, such as ``{"segment": "facebook/sam-vit-base"}``; a call's own ``model`` wins.
         engine: ``openvino`` or ``torch`` for every model that can, instead of what ``manylens doctor`` measured.
         precision: ``f32`` or ``bf16``, likewise.
+        device: ``cpu``, ``cuda``, ``cuda:1``; default a GPU where there is one, for models that run on it.
         offline: No connection at all; default as ``MANYLENS_OFFLINE`` says.
         home: Folder of weights, embeddings and ledger; default ``MANYLENS_HOME`` or the user's cache.
         catalog: The rows to choose from; default those of the package.
@@ -92,6 +93,7 @@ class Session:
         models: Mapping[str, str] | None = None,
         engine: Engine | None = None,
         precision: Precision | None = None,
+        device: str | None = None,
         offline: bool | None = None,
         home: str | Path | None = None,
         catalog: Catalog | None = None,
@@ -107,7 +109,7 @@ class Session:
         budget = parse_bytes(memory_budget) if memory_budget is not None else default_budget()
         self.residency: Residency[Model] = Residency(budget)
         self._preferred = {get(task).name: reference for task, reference in (models or {}).items()}
-        self._engine, self._precision = engine, precision
+        self._engine, self._precision, self._device = engine, precision, device
         self._accept_licence, self._fetch_progress = accept_licence, fetch_progress
         self.rates = rates if rates is not None else Rates.load(root)
 
@@ -345,7 +347,12 @@ class Session:
 
     def _settings(self, row: Row) -> EngineSettings:
         """What the caller of the session asked for, else what was measured here; always one that the row runs on."""
-        measured = pinned(row.id, self.weights.weights_hash(row)) or EngineSettings()
+        found = pinned(row.id, self.weights.weights_hash(row))
+        device = self._device or (found.device if found else "cuda" if accelerators.cuda() else "cpu")
+        if device.partition(":")[0] in row.devices and device != "cpu" and self._engine != "openvino":
+            precision = self._precision or (found.precision if found else "f32")
+            return EngineSettings("torch", precision, device=device)
+        measured = replace(found or EngineSettings(), device="cpu")
         engine = self._engine or measured.engine
         if row.engines and engine not in row.engines:
             engine = cast(Engine, row.engines[0])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from manylens.errors import PromptError
 from manylens.media import Image
 from manylens.tasks import SegmentRequest
+from manylens.tasks.results import LOW_RES
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -84,13 +85,19 @@ class Clicks(Opened):
         if self.closed:
             raise PromptError(f"{self.image.name}: it was closed", "open it again with session.open")
         boxes = [step["box"] for step in steps if "box" in step]
+        logits = steps[-2]["low_res"] if len(steps) > 1 else None
         request = SegmentRequest.of(
             image=self.image,
             points=[step["points"] for step in steps if "points" in step],
             background_points=[step["background_points"] for step in steps if "background_points" in step],
             box=boxes[-1] if boxes else None,
+            previous=logits,
         )
-        return self._session.run(request, model=self._model, seed=self._seed)
+        result = self._session.run(request, model=self._model, seed=self._seed)
+        # The next step refines this mask; undo comes back to the one before it.
+        found = result.metadata.get(LOW_RES)
+        steps[-1]["low_res"] = found[0] if found is not None and len(found) else None
+        return result
 
 
 class Stream(Opened):

@@ -52,7 +52,7 @@ TASKS: dict[str, Task] = {
             "Follows an object through a video.",
             "Takes a video and a prompt on one of its frames, and returns the object's mask in each frame with a tracker id.",
             q.TrackRequest,
-            "Detections",
+            "Tracks",
             ("video-mask-generation",),
         ),
         Task(

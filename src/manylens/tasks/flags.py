@@ -59,3 +59,18 @@ def example(words: tuple[str, ...]) -> dict[str, str]:
         raise PromptError(f"example {' '.join(words)!r} has no mask", "give --like IMAGE MASK [NAME]")
     image, mask, *name = words
     return {"image": image, "mask": mask, **({"name": name[0]} if name else {})}
+
+
+def box_example(words: tuple[str, ...]) -> dict[str, Any]:
+    """``("dog.jpg", "40,30,200,180", "dog")`` to the keyword arguments of a ``BoxExample``."""
+    if len(words) < 2:
+        raise PromptError(f"example {' '.join(words)!r} has no box", "give --like IMAGE x0,y0,x1,y1 [NAME]")
+    image, corners, *name = words
+    return {"image": image, "box": box(corners), **({"name": name[0]} if name else {})}
+
+
+def named_example(words: tuple[str, ...]) -> dict[str, str]:
+    """``("rex.jpg", "dog")`` to the keyword arguments of a ``NamedExample``."""
+    if len(words) != 2:
+        raise PromptError(f"example {' '.join(words)!r} has no name", "give --like IMAGE NAME")
+    return {"image": words[0], "name": words[1]}

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
 _KINDS: dict[str, type[r.Result]] = {
     kind.__name__.lower(): kind
-    for kind in (r.Classification, r.Embedding, r.Match, r.Caption, r.Answer, r.Reading, r.Transcript, r.Recognition)
+    for kind in (
+        r.Classification,
+        r.Embedding,
+        r.Match,
+        r.Caption,
+        r.Answer,
+        r.Reading,
+        r.Transcript,
+        r.Recognition,
+        r.Tracks,
+    )
 }
 _PARTS: dict[tuple[str, str], type] = {
     ("classification", "labels"): r.Label,
@@ -24,6 +34,7 @@ _PARTS: dict[tuple[str, str], type] = {
     ("reading", "lines"): r.TextLine,
     ("transcript", "parts"): r.Utterance,
     ("recognition", "regions"): r.Region,
+    ("tracks", "frames"): r.Frame,
 }
 
 
@@ -47,11 +58,18 @@ def from_json(body: Mapping[str, Any]) -> Any:
 
 def _field(kind: str, name: str, value: Any) -> Any:
     part = _PARTS.get((kind, name))
+    if part is r.Frame:
+        return tuple(_frame(row) for row in value)
     if part is not None:
         return tuple(part(**{key: _tuples(v) for key, v in row.items()}) for row in value)
     if name == "vector":
         return np.asarray(value, dtype=np.float32)
     return value
+
+
+def _frame(row: Mapping[str, Any]) -> r.Frame:
+    objects = ({**one, "box": tuple(one["box"])} for one in row["objects"])
+    return r.Frame(row["index"], tuple(r.Tracked(**one) for one in objects))
 
 
 def _tuples(value: Any) -> Any:

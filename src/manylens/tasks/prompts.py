@@ -42,7 +42,10 @@ class Request(BaseModel):
 
     def pictures(self) -> list[Image]:
         """The pictures that the request brings, the main one first."""
-        return [value for name in type(self).model_fields if isinstance(value := getattr(self, name), Image)]
+        values = [getattr(self, name) for name in type(self).model_fields]
+        parts = [part for value in values if isinstance(value, tuple) for part in value]
+        examples = [part.image for part in parts if isinstance(part, BaseModel) and hasattr(part, "image")]
+        return [value for value in values if isinstance(value, Image)] + examples
 
     def prompt(self) -> dict[str, Any]:
         """All that was asked, without the media: goes into provenance and cache keys; JSON-ready."""
@@ -73,6 +76,23 @@ def said(text: str | None, task: str, field: str) -> str | None:
     if text is not None and not text.strip():
         raise PromptError(f"{task}: the {field} is empty", f"say something in {field}")
     return text
+
+
+def as_names(names: Any, task: str) -> Any:
+    """Class names as a tuple, one name included; None stays None.
+
+    Raises:
+        PromptError: One is no name, or there is none.
+    """
+    if names is None:
+        return None
+    names = (names,) if isinstance(names, str) else tuple(names)
+    for name in names:
+        if not isinstance(name, str) or not name.strip():
+            raise PromptError(f"{task}: {name!r} is not a name", "give words such as 'cat'")
+    if not names:
+        raise PromptError(f"{task}: the list of names is empty", "give at least one name, or leave names away")
+    return names
 
 
 class Part(BaseModel):
@@ -134,12 +154,20 @@ class Example(Part):
 
 
 class BoxExample(Part):
-    """A picture with a box around the thing meant."""
+    """A picture with a box around the thing meant, and the thing's name if it has one."""
 
-    image: Image
-    box: Box
+    image: Image = Field(description="The example picture.")
+    box: Box = Field(description="A box around the thing in it: x0, y0, x1, y1.")
+    name: str | None = Field(None, description="What the thing is called.")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         check_box(self.box, self.image.size, self.image.name)
         return self
+
+
+class NamedExample(Part):
+    """A picture and what it shows."""
+
+    image: Image = Field(description="The example picture.")
+    name: str = Field(min_length=1, description="What it shows.")

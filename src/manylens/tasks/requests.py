@@ -9,154 +9,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from manylens.errors import PromptError
-from manylens.media import Audio, Image, MaskInput, Video
+from manylens.media import Audio, Image, MaskInput
 from manylens.tasks import flags
 from manylens.tasks.flags import Flag
-from manylens.tasks.geometry import Box, Points, check_box
-from manylens.tasks.prompts import DEFAULT, BoxExample, Example, ObjectPrompt, Request, check_mask, said
+from manylens.tasks.geometry import Box, check_box
+from manylens.tasks.prompts import DEFAULT, NamedExample, Request, check_mask, said
+from manylens.tasks.regions import DetectRequest, ImageRequest, NamedRequest, SegmentMode, SegmentRequest, TrackRequest
 
 
-class ImageRequest(Request):
-    """A request about one picture."""
-
-    image: Annotated[Image, Flag(metavar="IMAGE")] = Field(description="The picture.")
-
-
-SegmentMode = Literal["prompt", "everything", "main", "semantic", "instance", "panoptic"]
-
-
-class SegmentRequest(ImageRequest):
-    """Masks of what is pointed out, named, shown by example, or of everything."""
-
-    task: ClassVar[str] = "segment"
-    points: Annotated[Points, Flag("--point", "x,y", many=True, parse=flags.point)] = Field(
-        (), description="A click on the object; several refine it."
-    )
-    background_points: Annotated[Points, Flag("--background-point", "x,y", many=True, parse=flags.point)] = Field(
-        (), description="A click on what is not the object."
-    )
-    box: Annotated[Box | None, Flag("--box", "x0,y0,x1,y1", parse=flags.box)] = Field(
-        None, description="A box around the object."
-    )
-    mask: Annotated[MaskInput | None, Flag("--mask", "FILE")] = Field(
-        None, description="A coarse mask of the object to refine, of the picture's size."
-    )
-    text: Annotated[str | None, Flag("--text", "WORDS")] = Field(None, description="The thing in words, such as 'cat'.")
-    like: Annotated[
-        tuple[Example, ...], Flag("--like", "IMAGE MASK [NAME]", many=True, arity=(2, 3), parse=flags.example)
-    ] = Field((), description="An example: a picture, a mask of the thing in it, and its name.")
-    objects: Annotated[tuple[ObjectPrompt, ...], Flag(hidden=True)] = Field(
-        (), description="Several objects at once, each with points, background_points, box or mask."
-    )
-    mode: Annotated[SegmentMode, Flag("--mode")] = Field(
-        "prompt",
-        description="prompt: what is pointed out or named; everything: all masks; main: the main object; "
-        "semantic, instance, panoptic: a closed set of classes.",
-    )
-
-    def prompts(self) -> tuple[ObjectPrompt, ...]:
-        """The objects that are pointed out, the single one of the plain fields first."""
-        single = ObjectPrompt(
-            points=self.points, background_points=self.background_points, box=self.box, mask=self.mask
-        )
-        return ((single,) if single.kinds() else ()) + self.objects
-
-    def needs(self) -> frozenset[str]:
-        if self.mode != "prompt":
-            return frozenset({self.mode})
-        kinds = frozenset().union(*(prompt.kinds() for prompt in self.prompts()))
-        words = {"text"} if self.text is not None else set()
-        return kinds | words | ({"like"} if self.like else set())
-
-    @model_validator(mode="after")
-    def _checked(self) -> Self:
-        said(self.text, "segment", "text")
-        for prompt in self.prompts():
-            prompt.check(self.image)
-            if not prompt.kinds():
-                raise PromptError("segment: one of the objects has no prompt", "give it points, a box or a mask")
-        asked = self.prompts() or self.like or self.text is not None
-        if self.mode == "prompt" and not asked:
-            raise PromptError(
-                f"segment: no prompt for {self.image.name}",
-                "give a point, a box, a mask, words (text) or an example (like), or another mode such as 'everything'",
-            )
-        if self.mode != "prompt" and asked:
-            raise PromptError(f"segment: mode {self.mode!r} takes no prompt", "leave the prompt or the mode away")
-        return self
-
-
-class TrackRequest(Request):
-    """Follows what is pointed out in one frame through a video."""
-
-    task: ClassVar[str] = "track"
-    video: Annotated[Video, Flag(metavar="VIDEO")] = Field(
-        description="The video: a file, a folder of frames, or frames."
-    )
-    frame: int = Field(0, ge=0, description="The frame, from 0, that the prompt speaks of.")
-    points: Annotated[Points, Flag("--point", "x,y", many=True, parse=flags.point)] = Field(
-        (), description="A click on the object in that frame."
-    )
-    background_points: Annotated[Points, Flag("--background-point", "x,y", many=True, parse=flags.point)] = Field(
-        (), description="A click on what is not the object."
-    )
-    box: Annotated[Box | None, Flag("--box", "x0,y0,x1,y1", parse=flags.box)] = Field(
-        None, description="A box around the object in that frame."
-    )
-    mask: Annotated[MaskInput | None, Flag("--mask", "FILE")] = Field(
-        None, description="A mask of the object in that frame."
-    )
-    text: Annotated[str | None, Flag("--text", "WORDS")] = Field(None, description="The thing in words.")
-    objects: Annotated[tuple[ObjectPrompt, ...], Flag(hidden=True)] = Field((), description="Several objects at once.")
-
-
-def _names(names: Any, task: str) -> Any:
-    if names is None:
-        return None
-    names = (names,) if isinstance(names, str) else tuple(names)
-    for name in names:
-        if not isinstance(name, str) or not name.strip():
-            raise PromptError(f"{task}: {name!r} is not a name", "give words such as 'cat'")
-    if not names:
-        raise PromptError(f"{task}: the list of names is empty", "give at least one name, or leave names away")
-    return names
-
-
-class _Named(ImageRequest):
-    names: Annotated[tuple[str, ...] | None, Flag("--name", "WORDS", many=True)] = Field(
-        None, description="A class name to look for; none for the model's own closed set."
-    )
-
-    @field_validator("names", mode="before")
-    @classmethod
-    def _clean(cls, value: Any, info: ValidationInfo) -> Any:
-        return _names(value, cls.task)
-
-    def needs(self) -> frozenset[str]:
-        return frozenset({"closed" if self.names is None else "names"})
-
-
-class DetectRequest(_Named):
-    """Boxes of things, by class name, by an example box, or of a closed set."""
-
-    task: ClassVar[str] = "detect"
-    like: Annotated[BoxExample | None, Flag(hidden=True)] = Field(
-        None, description="An example: a picture and a box around the thing in it."
-    )
-    threshold: float = Field(0.4, ge=0, le=1, description="The least score of a detection that is kept.")
-
-    def needs(self) -> frozenset[str]:
-        return frozenset({"like"}) if self.like is not None else super().needs()
-
-
-class ClassifyRequest(_Named):
+class ClassifyRequest(NamedRequest):
     """Ranked labels of the whole picture."""
 
     task: ClassVar[str] = "classify"
     top: int = Field(5, ge=1, description="How many labels are returned.")
+    like: Annotated[
+        tuple[NamedExample, ...],
+        Flag("--like", "IMAGE NAME", many=True, arity=(2, 2), parse=flags.named_example),
+    ] = Field((), description="An example picture and what it shows; the nearest examples decide.")
+
+    def needs(self) -> frozenset[str]:
+        return frozenset({"like"}) if self.like else super().needs()
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        if self.like and self.names is not None:
+            raise PromptError("classify: both names and examples are given", "give names or examples (like)")
+        return self
 
 
 class EmbedRequest(Request):
@@ -197,6 +78,9 @@ class MatchRequest(ImageRequest):
     task: ClassVar[str] = "match"
     text: str | None = Field(None, description="The text to compare with the picture.")
     other: Image | None = Field(None, description="Another picture to compare with the picture.")
+
+    def needs(self) -> frozenset[str]:
+        return frozenset({"image"} if self.text is None else {"text"})
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
@@ -342,6 +226,33 @@ class AskRequest(Request):
     def _checked(self) -> Self:
         said(self.request, "ask", "request")
         return self
+
+
+__all__ = [
+    "AnswerRequest",
+    "AskRequest",
+    "CaptionRequest",
+    "ClassifyRequest",
+    "DepthRequest",
+    "DetectRequest",
+    "EditRequest",
+    "EmbedRequest",
+    "GenerateRequest",
+    "ImageRequest",
+    "MatchRequest",
+    "ReadRequest",
+    "RecognizeRequest",
+    "Request",
+    "SegmentMode",
+    "SegmentRequest",
+    "SpeakRequest",
+    "StructureKind",
+    "StructureRequest",
+    "TrackRequest",
+    "TranscribeRequest",
+    "UpscaleRequest",
+    "all_requests",
+]
 
 
 def all_requests() -> Iterator[type[Request]]:

@@ -8,7 +8,7 @@ dataclasses below.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -215,6 +215,75 @@ class Speech(Result):
 
 
 @dataclass(frozen=True)
+class Tracked:
+    """An object as one frame of a video shows it; ``mask`` is COCO RLE, ``tracker_id`` the same in all frames."""
+
+    tracker_id: int
+    box: Box
+    score: float
+    mask: dict[str, Any]
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is seen in one frame of a video; an object that is out of sight is not among them."""
+
+    index: int
+    objects: tuple[Tracked, ...] = ()
+
+    def detections(self, size: tuple[int, int]) -> Detections:
+        """As Detections with masks bool ``(N, H, W)`` and ``tracker_id``; ``size`` is ``(width, height)``."""
+        from manylens.media import from_rle
+
+        width, height = size
+        ordered = sorted(self.objects, key=lambda one: -one.score)
+        masks = [from_rle(one.mask) for one in ordered]
+        found = detections(
+            [one.box for one in ordered],
+            [one.score for one in ordered],
+            masks=np.stack(masks) if masks else np.zeros((0, height, width), bool),
+            names=[one.name for one in ordered],
+            objects=[one.tracker_id - 1 for one in ordered],
+        )
+        found.tracker_id = np.array([one.tracker_id for one in ordered], int)
+        return found
+
+
+@dataclass(frozen=True)
+class Tracks(Result):
+    """Objects followed through a video. Iterating gives Detections with ``tracker_id``, frame by frame.
+
+    Masks are kept as RLE, so that a long video fits; an object's ``tracker_id`` is its place among the prompts, from 1.
+
+    Attributes:
+        frames: One for each frame of the video, in order.
+        width: Of the video in pixels.
+        height: Of the video in pixels.
+        fps: Frames a second; None where the video does not say.
+    """
+
+    frames: tuple[Frame, ...]
+    width: int
+    height: int
+    fps: float | None = None
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The tracker ids that occur, in order."""
+        return tuple(sorted({one.tracker_id for frame in self.frames for one in frame.objects}))
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __iter__(self) -> Iterator[Detections]:
+        return (frame.detections((self.width, self.height)) for frame in self.frames)
+
+    def __getitem__(self, index: int) -> Detections:
+        return self.frames[index].detections((self.width, self.height))
+
+
+@dataclass(frozen=True)
 class Region:
     """A region that was recognised; ``mask`` is COCO RLE."""
 
@@ -242,6 +311,7 @@ def detections(
     objects: Sequence[int] | None = None,
     levels: Sequence[str] | None = None,
     things: Sequence[bool] | None = None,
+    low_res: np.ndarray | None = None,
 ) -> Detections:
     """Build Detections in the house's form, ordered by score, best first.
 
@@ -254,6 +324,8 @@ def detections(
         objects: Which prompt each belongs to, from 0.
         levels: ``whole``, ``part`` or ``subpart`` of each.
         things: Whether each is a countable thing.
+        low_res: float32 ``(N, h, w)`` logits of the masks, for ``previous`` of a later request; kept as
+            ``metadata["low_res"]``.
     """
     import supervision as sv
 
@@ -272,6 +344,7 @@ def detections(
             "class_name": pick(names, [""] * count, str),
             "is_thing": pick(things, np.ones(count), bool),
         },
+        metadata={} if low_res is None else {LOW_RES: np.asarray(low_res, np.float32)[order]},
     )
 
 
@@ -280,6 +353,10 @@ def provenance_of(result: Any) -> Provenance | None:
     if isinstance(result, Result):
         return result.provenance
     return getattr(result, "metadata", {}).get("provenance")
+
+
+LOW_RES = "low_res"
+"""Key in the metadata of Detections: logits float32 ``(N, h, w)`` of the masks at the network's own resolution."""
 
 
 def with_provenance(result: Any, provenance: Provenance) -> Any:

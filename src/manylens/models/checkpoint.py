@@ -1,0 +1,174 @@
+"""A checkpoint in the hub's format becomes a torch module: strictly, and never running what is in a file."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from manylens.errors import WeightsError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    M = TypeVar("M", bound=PreTrainedModel)
+
+CONFIG = "config.json"
+_REMEDY = "fetch the checkpoint again, or give another"
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+_SHOWN = 3
+
+
+def config(files: Mapping[str, Path], name: str, file: str = CONFIG) -> dict[str, Any]:
+    """A JSON file of a checkpoint, such as its ``config.json`` or ``preprocessor_config.json``.
+
+    Args:
+        files: The checkpoint's files by name.
+        name: What to call the checkpoint in an error.
+        file: The file's name.
+
+    Raises:
+        WeightsError: The file is missing or is not a JSON object.
+    """
+    if file not in files:
+        raise WeightsError(f"{name}: the folder has no {file}", "give a folder in the format of a model hub")
+    try:
+        values = json.loads(files[file].read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{name}: its {file} is not JSON ({error})", _REMEDY) from error
+    if not isinstance(values, dict):
+        raise WeightsError(f"{name}: its {file} is not a JSON object", _REMEDY)
+    return values
+
+
+def load(cls: type[M], files: Mapping[str, Path], name: str, **options: Any) -> M:
+    """The network of a checkpoint, float32, in evaluation mode, without gradients.
+
+    transformers' own loading does the renaming that old checkpoints need; what it would pass over in silence (a tensor
+    that is missing, left over, of another shape, quantised) is refused here, by name.
+
+    Args:
+        cls: The class of transformers that the checkpoint is of.
+        files: The checkpoint's files by name; ``config.json`` tells the folder.
+        name: What to call the checkpoint in an error.
+        options: Passed on, such as ``attn_implementation`` or ``config``.
+
+    Raises:
+        WeightsError: The weights are missing, damaged, or not those of this network; the tensors are named.
+    """
+    import torch
+    from safetensors import SafetensorError
+
+    config(files, name)
+    folder = files[CONFIG].parent
+    check_dtypes(files, name)
+    with _quiet():
+        try:
+            loaded: Any = cls.from_pretrained(
+                folder,
+                local_files_only=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+            )
+        except pickle.UnpicklingError as error:
+            raise WeightsError(
+                f"{name}: its weights are a pickle that holds more than tensors, and is not run",
+                "convert it to safetensors where you trust it",
+            ) from error
+        except SafetensorError as error:
+            raise WeightsError(f"{name}: its safetensors file is damaged ({error})", _REMEDY) from error
+        except OSError as error:
+            raise WeightsError(f"{name}: no weights in the folder ({_first_line(error)})", _REMEDY) from error
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error.__cause__, pickle.UnpicklingError) or "weights_only" in str(error).lower():
+                raise WeightsError(
+                    f"{name}: its weights are a pickle that holds more than tensors, and is not run",
+                    "convert it to safetensors where you trust it",
+                ) from error
+            raise WeightsError(f"{name}: does not load ({_first_line(error)})", _REMEDY) from error
+    model, told = loaded
+    _check(told, name)
+    return model.eval().requires_grad_(False)
+
+
+def check_dtypes(files: Mapping[str, Path], name: str) -> None:
+    """Refuse safetensors whose tensors are of a type that no plain checkpoint has (quantised, 8-bit).
+
+    Raises:
+        WeightsError: Names the first such tensor; or a file is damaged.
+    """
+    for tensor, dtype, _ in headers(files, name):
+        # Index buffers are whole numbers; weights are not.
+        if dtype not in _FLOATS and dtype not in ("I64", "I32", "BOOL"):
+            raise WeightsError(
+                f"{name}: its tensor {tensor} is {dtype}, a quantised form that is not read",
+                "give the checkpoint in float32, float16 or bfloat16",
+            )
+        if dtype not in _FLOATS and tensor.endswith((".weight", ".bias")):
+            raise WeightsError(f"{name}: its tensor {tensor} is {dtype}, not floating point", _REMEDY)
+
+
+def headers(files: Mapping[str, Path], name: str) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Name, type and shape of each tensor in the safetensors of a checkpoint, without reading the tensors.
+
+    Raises:
+        WeightsError: A file is damaged.
+    """
+    for file, path in sorted(files.items()):
+        if not file.endswith(".safetensors"):
+            continue
+        try:
+            with path.open("rb") as stream:
+                length = int.from_bytes(stream.read(8), "little")
+                table: Any = json.loads(stream.read(length)) if length <= path.stat().st_size else None
+            yield from (
+                (tensor, about["dtype"], tuple(about["shape"]))
+                for tensor, about in table.items()
+                if tensor != "__metadata__"
+            )
+        except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+            raise WeightsError(f"{name}: its {file} is damaged", _REMEDY) from error
+
+
+def _check(told: Mapping[str, Any], name: str) -> None:
+    for found, kind in (
+        (told.get("missing_keys"), "lacks"),
+        (told.get("unexpected_keys"), "has too many:"),
+        ([str(row[0]) for row in told.get("mismatched_keys") or ()], "has of another shape:"),
+    ):
+        if found:
+            raise WeightsError(
+                f"{name}: its weights are not those that its config describes; it {kind} {_listed(found)}", _REMEDY
+            )
+    if told.get("error_msgs"):
+        raise WeightsError(f"{name}: does not load ({_first_line(told['error_msgs'][0])})", _REMEDY)
+
+
+def _listed(found: Any) -> str:
+    names = sorted(found)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
+
+
+class _quiet:  # noqa: N801 - a context manager in small letters, as in contextlib
+    """transformers says what is wrong with a checkpoint in tables; the errors above say it in one line."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self._before = logging.get_verbosity()
+        logging.set_verbosity(logging.CRITICAL)
+        logging.disable_progress_bar()
+
+    def __exit__(self, *exception: object) -> None:
+        from transformers.utils import logging
+
+        logging.set_verbosity(self._before)

@@ -1,0 +1,125 @@
+"""One torch module, run by either engine: the seam between a family's code and torch or OpenVINO."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from manylens.runtime import engines
+from manylens.runtime.engines import EngineSettings
+from manylens.version import __version__
+
+if TYPE_CHECKING:
+    import openvino
+    import torch
+
+
+class Network(Protocol):
+    """A network on one engine: arrays in, arrays out, in the order of its description. Safe under threads."""
+
+    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]: ...  # noqa: D102
+
+    def close(self) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A network before it is on an engine.
+
+    Attributes:
+        name: Of the part, such as ``encoder``; part of the identity under which its compiled form is kept.
+        module: Makes the torch module: in evaluation mode, tensors in by position, one tensor or a tuple of them out.
+            Called only where no compiled form is kept, so that a second start need not read the weights.
+        example: Makes tensors to trace the module with.
+        inputs: Names of the inputs, in order.
+        outputs: Names of the outputs, in order.
+        shapes: Shape by input, -1 where a side is free; inputs that are not named keep the example's shape.
+        graph: Makes the OpenVINO model itself, where a hand-built one is better than a traced one.
+        changes: Raise it when the module's code changes what it computes, so that no old compiled form is used.
+    """
+
+    name: str
+    module: Callable[[], torch.nn.Module]
+    example: Callable[[], Sequence[torch.Tensor]]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    graph: Callable[[], openvino.Model] | None = None
+    changes: int = 1
+
+
+def build(blueprint: Blueprint, settings: EngineSettings, weights: str) -> Network:
+    """Put a network on an engine.
+
+    Args:
+        blueprint: The network.
+        settings: Engine, precision, threads and device.
+        weights: Hash of the weights.
+
+    Raises:
+        EngineError: The network does not compile there.
+        WeightsError: The weights do not load.
+    """
+    if settings.engine == "torch":
+        return TorchNetwork(blueprint.module(), settings)
+    about = (weights, blueprint.name, blueprint.changes, __version__, version("transformers"), blueprint.shapes)
+    return engines.compile(blueprint.graph or (lambda: traced(blueprint)), settings, identity=f"network {about}")
+
+
+def traced(blueprint: Blueprint) -> openvino.Model:
+    """The OpenVINO model of a torch module, by tracing it."""
+    import openvino as ov
+    import torch
+
+    example = tuple(blueprint.example())
+    shapes = [
+        list(blueprint.shapes.get(name, tensor.shape)) for name, tensor in zip(blueprint.inputs, example, strict=True)
+    ]
+    with torch.no_grad():
+        model = ov.convert_model(blueprint.module(), example_input=example, input=[ov.PartialShape(s) for s in shapes])
+    for port, name in (*zip(model.inputs, blueprint.inputs, strict=True), *_named(model, blueprint)):
+        port.get_tensor().set_names({name})
+    return model
+
+
+def _named(model: openvino.Model, blueprint: Blueprint) -> Any:
+    return zip(model.outputs, blueprint.outputs, strict=True)
+
+
+class TorchNetwork:
+    """A module on the torch engine. Half precision is autocast on a processor, half weights on a GPU."""
+
+    def __init__(self, module: torch.nn.Module, settings: EngineSettings) -> None:
+        import torch
+
+        self._torch, self._settings = torch, settings
+        self._half = settings.precision == "bf16"
+        self._on_cpu = torch.device(settings.device).type == "cpu"
+        if self._on_cpu:
+            torch.set_num_threads(settings.threads)
+        dtype = torch.bfloat16 if self._half and not self._on_cpu else torch.float32
+        self._module: Any = module.eval().requires_grad_(False).to(settings.device, dtype)
+        self._dtype = dtype
+        self._lock = threading.Lock()
+
+    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        """Run the module on arrays; float32 arrays come back (whole numbers stay whole)."""
+        torch = self._torch
+        tensors = [self._moved(torch.from_numpy(np.ascontiguousarray(array))) for array in arrays]
+        cast = torch.autocast("cpu", torch.bfloat16, enabled=self._half and self._on_cpu)
+        with self._lock, torch.inference_mode(), cast:
+            found = self._module(*tensors)
+        several = found if isinstance(found, tuple | list) else (found,)
+        return [(one.float() if one.is_floating_point() else one).cpu().numpy() for one in several]
+
+    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self._settings.device, self._dtype if tensor.is_floating_point() else None)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._module = None

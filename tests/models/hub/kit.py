@@ -1,0 +1,121 @@
+"""Checkpoint folders of the true architecture at a small size, and the proof that a parity test can fail.
+
+Random weights can lie: tables that start at zero, layers that start at one, gates that never open. So every tensor is
+filled with noise, and each parity test is run again with each group of parameters dropped or permuted: it must fail.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from manylens import models
+from manylens.catalog import Catalog, WeightsStore
+from manylens.runtime.context import Context
+from manylens.runtime.engines import EngineSettings
+
+
+def noisy(module: torch.nn.Module, seed: int = 0, scale: float = 1.0) -> Any:
+    """Fill every parameter and floating buffer with noise; matrices by their fan-in, so that signals neither die nor
+    explode; norms around one. In evaluation mode."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            if not tensor.is_floating_point():
+                continue
+            noise = torch.randn(tensor.shape, generator=generator)
+            if name.endswith("running_var"):
+                tensor.copy_(1 + 0.2 * noise.abs())
+            elif tensor.ndim >= 2:
+                fan = tensor[0].numel() if tensor.ndim > 2 or tensor.shape[0] > 1 else tensor.shape[-1]
+                tensor.copy_(scale * noise / max(1, fan) ** 0.5)
+            elif re.search(r"norm.*weight|layer_?scale|lambda|gamma", name):
+                tensor.copy_(1 + 0.2 * noise)
+            else:
+                tensor.copy_(0.2 * noise)
+    return module.eval()
+
+
+def save(model: Any, folder: Path, **extra: Mapping[str, Any]) -> Path:
+    """Write a checkpoint folder in the hub's format.
+
+    Args:
+        model: A model of transformers.
+        folder: Made anew.
+        extra: JSON files beside it, by name without ``.json``, such as ``preprocessor_config={...}``.
+    """
+    model.save_pretrained(folder)
+    for name, body in extra.items():
+        (folder / f"{name}.json").write_text(json.dumps(body))
+    return folder
+
+
+def opened(folder: Path, **settings: Any) -> Any:
+    """The model of a folder, through the catalog and the true loading code; engine torch f32 unless told."""
+    row = Catalog.load().resolve(folder)
+    return models.load(row, WeightsStore().ensure(row), EngineSettings(**{"engine": "torch", **settings}))
+
+
+def run(model: Any, request: Any, **context: Any) -> Any:
+    """The result of one request, without a session."""
+    return next(iter(model.run([request], Context(**context))))
+
+
+def groups(folder: Path) -> dict[str, list[str]]:
+    """The tensors of a checkpoint by kind: names with their layer numbers taken out."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        for name in load_file(file):
+            found.setdefault(re.sub(r"(?<=\.)\d+(?=\.|$)", "#", name), []).append(name)
+    return found
+
+
+def damaged(folder: Path, names: list[str], target: Path, seed: int = 1) -> Path:
+    """A copy of a checkpoint with some tensors permuted (where that changes them) or dropped to zero."""
+    shutil.copytree(folder, target, dirs_exist_ok=True)
+    generator = torch.Generator().manual_seed(seed)
+    for file in sorted(target.glob("*.safetensors")):
+        tensors = load_file(file)
+        for name in set(names) & tensors.keys():
+            flat = tensors[name].flatten()
+            mixed = flat[torch.randperm(flat.numel(), generator=generator)].reshape(tensors[name].shape)
+            same = not tensors[name].is_floating_point() or torch.equal(mixed, tensors[name])
+            tensors[name] = torch.zeros_like(tensors[name]) if same else mixed.contiguous()
+        save_file(tensors, file, metadata={"format": "pt"})
+    return target
+
+
+def unnoticed(
+    folder: Path, scratch: Path, outputs: Callable[[Path], Mapping[str, np.ndarray]], tolerance: float, skip: str = ""
+) -> list[str]:
+    """The groups of parameters whose damage a parity test does not notice; an honest test has none.
+
+    Args:
+        folder: The checkpoint.
+        scratch: Where damaged copies are written.
+        outputs: Runs our code on a checkpoint folder and gives what the parity test compares.
+        tolerance: The largest difference that the parity test forgives.
+        skip: Regular expression of groups that rightly change nothing here (say why where you use it).
+    """
+    right = outputs(folder)
+    missed = []
+    for number, (group, names) in enumerate(groups(folder).items()):
+        if skip and re.search(skip, group):
+            continue
+        wrong = outputs(damaged(folder, names, scratch / str(number)))
+        shutil.rmtree(scratch / str(number))
+        if all(_close(right[key], wrong[key], tolerance) for key in right):
+            missed.append(group)
+    return missed
+
+
+def _close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
+    return a.shape == b.shape and bool(np.allclose(a, b, atol=tolerance, rtol=0, equal_nan=True))
