@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _JOIN = "\x1f"
 """Holds the words of one option together after :func:`join_words`; no file name carries it."""
 
+_SESSION = ("memory_budget", "engine", "precision", "device", "accept_licence")
+"""Common options that are arguments of the session."""
+
 COMMON: dict[str, tuple[Any, Any]] = {
     "model": (
         Annotated[str | None, typer.Option("--model", metavar="ID", help="A catalog id, a hub id or a local folder.")],
@@ -34,6 +37,31 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "memory_budget": (
         Annotated[str | None, typer.Option("--memory-budget", metavar="SIZE", help="Memory to stay in, such as 2GiB.")],
         None,
+    ),
+    "engine": (
+        Annotated[
+            Literal["openvino", "torch"] | None,
+            typer.Option("--engine", help="Instead of what manylens doctor measured.", show_default=False),
+        ],
+        None,
+    ),
+    "precision": (
+        Annotated[
+            Literal["f32", "bf16"] | None,
+            typer.Option("--precision", help="Likewise.", show_default=False),
+        ],
+        None,
+    ),
+    "device": (
+        Annotated[
+            str | None,
+            typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1; a GPU where there is one."),
+        ],
+        None,
+    ),
+    "accept_licence": (
+        Annotated[bool, typer.Option("--accept-licence", help="Fetch a model whose licence forbids commercial use.")],
+        False,
     ),
     "max_cost": (
         Annotated[
@@ -188,5 +216,5 @@ def session_for(options: Mapping[str, Any]) -> Session:
     """The session that a command's common options ask for."""
     from manylens.session import Session, default_session
 
-    budget = options.get("memory_budget")
-    return default_session() if budget is None else Session(memory_budget=budget)
+    asked = {name: options[name] for name in _SESSION if options.get(name)}
+    return Session(**asked) if asked else default_session()

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
+from manylens.errors import UserError
+
+_DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 _DEVICE_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+
+
+def check(device: str) -> str:
+    """The name of a device, if it is here.
+
+    Raises:
+        UserError: It is none, or not here.
+    """
+    kind = device.partition(":")[0]
+    if not _DEVICE.fullmatch(device):
+        raise UserError(f"device {device!r}: no such device", "say cpu, cuda or cuda:1")
+    if kind == "cuda" and not cuda():
+        raise UserError(f"device {device}: torch finds no GPU here", "say cpu, or install a torch with CUDA")
+    return device
 
 
 @cache

@@ -109,7 +109,7 @@ class Session:
         budget = parse_bytes(memory_budget) if memory_budget is not None else default_budget()
         self.residency: Residency[Model] = Residency(budget)
         self._preferred = {get(task).name: reference for task, reference in (models or {}).items()}
-        self._engine, self._precision, self._device = engine, precision, device
+        self._engine, self._precision, self._device = engine, precision, device and accelerators.check(device)
         self._accept_licence, self._fetch_progress = accept_licence, fetch_progress
         self.rates = rates if rates is not None else Rates.load(root)
 
