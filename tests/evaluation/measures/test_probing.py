@@ -42,7 +42,7 @@ def test_nearer_ones_outvote_more_distant_ones():
 def test_the_vote_does_not_depend_on_how_many_are_asked_at_once(monkeypatch):
     vectors, targets = clouds(1)
     whole = voted(vectors, targets, vectors, 20)
-    monkeypatch.setattr(probing, "_CELLS", 700)
+    monkeypatch.setattr("manylens.models.dense.neighbours._CELLS", 700)
     assert (voted(vectors, targets, vectors, 20) == whole).all()
 
 

@@ -11,7 +11,6 @@ from manylens import models
 from manylens.data.problems import DataError, Problems
 from manylens.data.records import Annotation, Record
 from manylens.errors import UnsupportedError
-from manylens.evaluation.measures import propagation
 from manylens.evaluation.measures.boundaries import outline_agreement, region_overlap
 from manylens.evaluation.measures.propagation import Propagation, run
 from manylens.evaluation.measures.tracks import JFMeasure
@@ -68,7 +67,7 @@ def test_memory_is_bounded_and_changes_nothing(monkeypatch):
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(4, 6, 5, 3)), rng.dirichlet(np.ones(2), (6, 5))
     whole = list(Propagation(radius=2).through(features, labels))
-    monkeypatch.setattr(propagation, "_CELLS", 100)
+    monkeypatch.setattr("manylens.models.dense.propagation._CELLS", 100)
     assert np.array(list(Propagation(radius=2).through(features, labels))) == pytest.approx(np.array(whole))
 
 

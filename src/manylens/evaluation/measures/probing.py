@@ -1,8 +1,8 @@
 """Two classifiers on fixed vectors: a vote of the nearest, and a linear one.
 
-The nearest vote as in Wu et al. 2018 and DINO (Caron et al. 2021): by cosine, weighed ``exp(cosine / 0.07)``. The
-linear one is a multinomial logistic regression with an L2 penalty, fitted by L-BFGS to its optimum, as CLIP (Radford
-et al. 2021) is probed; the penalty is chosen on a part of the training vectors.
+The nearest vote is that of :mod:`manylens.models.dense.neighbours`. The linear one is a multinomial logistic regression
+with an L2 penalty, fitted by L-BFGS to its optimum, as CLIP (Radford et al. 2021) is probed; the penalty is chosen on a
+part of the training vectors.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from manylens.evaluation.tally import FloatArray
+from manylens.models.dense.neighbours import IntArray, voted
 
-IntArray = npt.NDArray[np.int64]
+__all__ = ["PENALTIES", "IntArray", "Probe", "voted"]
 
-TEMPERATURE = 0.07
 PENALTIES = tuple(float(value) for value in np.logspace(2, -6, 17))
 """What is tried, strong to weak: each start is the weights of the one before, so that all cost little more than one."""
 
@@ -29,37 +29,6 @@ _PATIENCE = 3
 
 _CELLS = 1 << 24
 """Most numbers of a table at once: 128 MiB."""
-
-
-def voted(
-    learnt: np.ndarray, targets: IntArray, asked: np.ndarray, k: int, temperature: float = TEMPERATURE
-) -> IntArray:
-    """The class that the k nearest vectors vote for.
-
-    Args:
-        learnt: float ``(n, D)``.
-        targets: int64 ``(n,)``, class numbers from 0.
-        asked: float ``(m, D)``.
-        k: How many vote; all where there are fewer.
-        temperature: A cosine ``c`` weighs ``exp(c / temperature)``.
-
-    Returns:
-        int64 ``(m,)``; the lower number of two that are level.
-    """
-    learnt, asked = _unit(learnt), _unit(asked)
-    k, classes = min(k, len(learnt)), int(targets.max()) + 1
-    found = []
-    step = max(1, _CELLS // len(learnt))
-    for start in range(0, len(asked), step):
-        cosines = asked[start : start + step] @ learnt.T
-        nearest = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
-        votes = np.zeros((len(cosines), classes))
-        which = np.arange(len(cosines))[:, None]
-        near = cosines[which, nearest]
-        # Only ratios matter, and so none overflows.
-        np.add.at(votes, (which, targets[nearest]), np.exp((near - near.max(axis=1, keepdims=True)) / temperature))
-        found.append(votes.argmax(axis=1))
-    return np.concatenate(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +149,3 @@ def _held_out(targets: IntArray, ids: Sequence[str], seed: int) -> npt.NDArray[n
         mine = order[targets[order] == number]
         held[mine[: min(math.ceil(len(mine) * _HELD_OUT), len(mine) - 1)]] = True
     return held
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -1,14 +1,12 @@
 """How far features carry the masks of a first frame through a video, judged by J and F.
 
-The propagation is that of Jabri et al. 2020 and DINO (Caron et al. 2021): every patch of a frame takes the labels of
-the few patches most like it, near its place in the first frame and in the last ones.
+The propagation is that of :mod:`manylens.models.dense.propagation`.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,81 +17,10 @@ from manylens.evaluation.measures import driving
 from manylens.evaluation.measures.driving import BoolMask, OnUnit, Progress, Rows
 from manylens.evaluation.measures.tracks import JFMeasure, add_object, frame_of, jf_tally, masks_of, objects_of, size_of
 from manylens.evaluation.tally import RatioTally
+from manylens.models.dense.propagation import FloatMap, Propagation, shares
 
 if TYPE_CHECKING:
     from manylens.session import Session
-
-_CELLS = 1 << 25
-"""Most cosines at once: 128 MiB."""
-
-FloatMap = np.ndarray
-"""float32 ``(rows, columns, channels)`` over a whole picture."""
-
-
-@dataclass(frozen=True)
-class Propagation:
-    """How labels are carried on; the defaults are DINO's.
-
-    Attributes:
-        neighbours: How many patches each patch takes its labels from.
-        temperature: A cosine ``c`` weighs ``exp(c / temperature)``.
-        radius: How many patches a neighbour may be away, along either axis; None for any.
-        context: How many frames before are looked at, beside the first.
-        sharpen: Whether to stretch each label over a frame to 0..1 before the largest is taken.
-    """
-
-    neighbours: int = 5
-    temperature: float = 0.1
-    radius: int | None = 12
-    context: int = 7
-    sharpen: bool = True
-
-    def through(self, features: Iterable[FloatMap], labels: FloatMap) -> Iterator[FloatMap]:
-        """Carry labels through frames.
-
-        Args:
-            features: float ``(rows, columns, D)`` of each frame, the first that of the labels.
-            labels: float ``(rows, columns, C)`` of the first frame: shares of each label, which sum to 1.
-
-        Yields:
-            The labels of each frame after the first, float64 of the same shape.
-        """
-        frames = iter(features)
-        first = (_unit(next(frames)), labels.reshape(-1, labels.shape[-1]).astype(np.float64))
-        before: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=self.context)
-        reach = _reach(labels.shape[:2], self.radius)
-        for dense in frames:
-            here = _unit(dense)
-            carried = self._carried(here, [first, *before], reach)
-            before.append((here, carried))
-            yield carried.reshape(labels.shape)
-
-    def _carried(
-        self, here: np.ndarray, context: Sequence[tuple[np.ndarray, np.ndarray]], reach: BoolMask | None
-    ) -> np.ndarray:
-        there, known = (np.concatenate(parts) for parts in zip(*context, strict=True))
-        most, step = min(self.neighbours, len(there)), max(1, _CELLS // len(there))
-        carried = np.empty((len(here), known.shape[1]))
-        for start in range(0, len(here), step):
-            at = slice(start, start + step)
-            cosines = here[at] @ there.T
-            if reach is not None:
-                cosines[~np.tile(reach[at], (1, len(context)))] = -np.inf
-            nearest = np.argpartition(-cosines, most - 1, axis=1)[:, :most]
-            near = np.take_along_axis(cosines, nearest, axis=1)
-            # Only ratios matter, and so none overflows; those out of reach weigh 0.
-            weights = np.exp((near - near.max(axis=1, keepdims=True)) / self.temperature)
-            carried[at] = np.einsum("nk,nkc->nc", weights / weights.sum(axis=1, keepdims=True), known[nearest])
-        return carried
-
-    def masks(self, labels: FloatMap, size: tuple[int, int]) -> np.ndarray:
-        """Which label each pixel of a picture of ``size`` ``(width, height)`` has, int64 ``(H, W)``."""
-        import cv2
-
-        planes = [cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in np.moveaxis(labels, 2, 0)]
-        if self.sharpen:
-            planes = [_stretched(plane) for plane in planes]
-        return np.argmax(planes, axis=0)
 
 
 def run(
@@ -189,7 +116,7 @@ def _followed(
     if start is None:
         return
     yield there.popleft(), first
-    labels = _shares([first[name] for name in names], start.shape[:2])
+    labels = shares([first[name] for name in names], start.shape[:2])
     for carried in how.through(_chain(start, stream), labels):
         record = there.popleft()
         number = how.masks(carried, size_of(record) or size)
@@ -203,38 +130,6 @@ def _no_first_mask(record: Record, problems: Problems) -> None:
 def _chain(first: FloatMap, rest: Iterator[FloatMap]) -> Iterator[FloatMap]:
     yield first
     yield from rest
-
-
-def _shares(masks: Sequence[BoolMask], shape: tuple[int, ...]) -> FloatMap:
-    """How much of each patch is background, and each object: float32 ``(rows, columns, 1 + objects)``, sums 1."""
-    import cv2
-
-    size = (shape[1], shape[0])
-    objects = [cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) for mask in masks]
-    planes = np.stack([np.maximum(1 - np.sum(objects, axis=0), 0), *objects], axis=2)
-    return planes / planes.sum(axis=2, keepdims=True)  # where masks overlap, they share
-
-
-def _reach(shape: tuple[int, ...], radius: int | None) -> BoolMask | None:
-    """Which patches may take labels from which, bool ``(N, N)``."""
-    if radius is None:
-        return None
-    rows, columns = (axis.ravel() for axis in np.indices(shape))
-    apart = np.maximum(abs(rows[:, None] - rows), abs(columns[:, None] - columns))
-    return np.asarray(apart <= radius, bool)
-
-
-def _unit(dense: FloatMap) -> np.ndarray:
-    flat = dense.reshape(-1, dense.shape[-1]).astype(np.float32)
-    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12), np.float32)
-
-
-def _stretched(plane: np.ndarray) -> np.ndarray:
-    """From 0 to 1 over the frame; a plane without anything stays as it is."""
-    if plane.max() <= 0:
-        return plane
-    moved = plane - plane.min()
-    return moved / moved.max() if moved.max() > 0 else moved
 
 
 def _videos(dataset: Iterable[Record], problems: Problems) -> dict[str, list[Record]]:
