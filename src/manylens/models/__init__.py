@@ -24,7 +24,7 @@ FAMILIES: dict[str, str] = {
     "seggpt": "manylens.models.seggpt.model:SegGpt",
     "dino": "manylens.models.dino:Dino",
     "clip": "manylens.models.clip.model:Clip",
-    "clipseg": "manylens.models.clipseg:ClipSeg",
+    "clipseg": "manylens.models.clipseg.model:ClipSeg",
     "masks": "manylens.models.masks.model:Masks",
     "depth": "manylens.models.depth:DepthModel",
     "regions": "manylens.models.regions.model:Regions",
@@ -33,6 +33,7 @@ FAMILIES: dict[str, str] = {
     "lite0": "manylens.models.lite0:Lite0",
     "minilm": "manylens.models.minilm:MiniLm",
     "ppocr": "manylens.models.ppocr:PpOcr",
+    "realesrgan": "manylens.models.realesrgan:RealEsrgan",
     "words-to-mask": "manylens.models.composed.words_to_mask:WordsToMask",
     "answers": "manylens.models.composed.answers:Answers",
 }
