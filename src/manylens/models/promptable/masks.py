@@ -49,9 +49,10 @@ def _fill(logits: np.ndarray, canvas: Canvas, threshold: float, mask: np.ndarray
     reached = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     if not len(reached[0]):
         return
-    side = len(logits)
-    down = resize_matrix(side, canvas.side, canvas.inner[1], canvas.size[1])
-    across = resize_matrix(side, canvas.side, canvas.inner[0], canvas.size[0])
+    low = len(logits)
+    side, inner = (low, (low, low)) if canvas.direct else (canvas.side, canvas.inner)
+    down = resize_matrix(low, side, inner[1], canvas.size[1])
+    across = resize_matrix(low, side, inner[0], canvas.size[0])
     top, bottom = _reach(down, reached[0])
     left, right = _reach(across, reached[1])
     if top >= bottom or left >= right:

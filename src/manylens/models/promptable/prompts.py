@@ -26,11 +26,13 @@ class Canvas:
         size: ``(width, height)`` of the photo.
         inner: ``(width, height)`` of the part of the square that it fills, from the top left; the rest is padding.
         side: Side of the square in pixels.
+        direct: Whether masks go to the photo in one resize, not by way of the network's pixels.
     """
 
     size: tuple[int, int]
     inner: tuple[int, int]
     side: int
+    direct: bool = False
 
     @classmethod
     def padded(cls, size: tuple[int, int], side: int) -> Canvas:
@@ -39,8 +41,8 @@ class Canvas:
 
     @classmethod
     def filled(cls, size: tuple[int, int], side: int) -> Canvas:
-        """The square is filled, the aspect is not kept: SAM 2 and SAM 3."""
-        return cls(size, (side, side), side)
+        """The square is filled, the aspect is not kept: SAM 2 and SAM 3, which resize masks once."""
+        return cls(size, (side, side), side, direct=True)
 
     def points(self, points: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
         """Pixels ``(..., 2)`` of the photo as float32 pixels of the square."""
