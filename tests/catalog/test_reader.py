@@ -52,6 +52,13 @@ def test_the_good_example_is_read(tmp_path: Path) -> None:
     assert (row.id, row.source, row.bytes, row.download_bytes) == ("t/a", "wheel", len(ALPHA), 1000)
 
 
+def test_a_row_of_code_alone_uses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.toml"
+    path.write_text(model("t/a", "", extra="uses = []"))
+    (row,) = Catalog.load(path)
+    assert (row.source, row.uses, row.embedded) == ("composed", (), True)
+
+
 def test_loading_the_catalog_imports_nothing_heavy() -> None:
     code = """
 import sys

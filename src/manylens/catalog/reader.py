@@ -38,6 +38,9 @@ class _Table:
             raise CatalogError(f"{self.where}: {key} must be {kind.__name__}, not {type(value).__name__}")
         return value
 
+    def has(self, key: str) -> bool:
+        return key in self._values
+
     def words(self, key: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
         values = self.take(key, list, list(default))
         if not all(isinstance(value, str) and value for value in values):
@@ -99,7 +102,7 @@ def _wheel(table: _Table) -> Wheel:
 
 def _row(table: _Table, wheels: Mapping[tuple[str, str], Wheel]) -> Row:
     table.where = identity = table.take("id", str)
-    repo = table.take("repo", str, "")
+    repo, composed = table.take("repo", str, ""), table.has("uses")
     row = Row(
         id=identity,
         family=table.take("family", str),
@@ -121,13 +124,13 @@ def _row(table: _Table, wheels: Mapping[tuple[str, str], Wheel]) -> Row:
         hub_bytes=table.take("bytes", int, 0) if repo else 0,
     )
     table.finish()
-    _check_origin(row)
+    _check_origin(row, composed)
     return row
 
 
-def _check_origin(row: Row) -> None:
-    """A row has weights from one source, or is composed of other tasks."""
-    if sum((bool(row.repo), bool(row.files), bool(row.uses))) != 1:
+def _check_origin(row: Row, composed: bool) -> None:
+    """A row has weights from one source, or is composed: of other tasks, or of code alone (``uses = []``)."""
+    if sum((bool(row.repo), bool(row.files), composed)) != 1:
         raise CatalogError(f"{row.id}: exactly one of repo, file and uses must be given")
     if len({file.source for file in row.files}) > 1:
         raise CatalogError(f"{row.id}: all files must have the same source")

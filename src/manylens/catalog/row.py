@@ -107,7 +107,7 @@ class Row:
         files: Files of a wheel or package row.
         companions: Files that other rows take from the same wheels: kept too when a wheel is fetched, which is fetched
             whole anyway.
-        uses: ``task`` or ``task:capability`` that a composed row calls.
+        uses: ``task`` or ``task:capability`` that a composed row calls; none where its code does all.
         repo: Hub repository.
         revision: Branch, tag or commit of the repository.
         patterns: Which files of the repository are fetched.

@@ -34,6 +34,9 @@ FAMILIES: dict[str, str] = {
     "minilm": "manylens.models.minilm:MiniLm",
     "ppocr": "manylens.models.ppocr:PpOcr",
     "realesrgan": "manylens.models.realesrgan:RealEsrgan",
+    "hed": "manylens.models.structure.hed:Hed",
+    "movenet": "manylens.models.structure.pose:MoveNet",
+    "outlines": "manylens.models.structure.outlines:Outlines",
     "words-to-mask": "manylens.models.composed.words_to_mask:WordsToMask",
     "answers": "manylens.models.composed.answers:Answers",
 }

@@ -32,8 +32,10 @@ def draw(image: Image, result: Any) -> np.ndarray | None:
     match result:
         case Picture():
             return np.asarray(result.image.array)
-        case Depth() | StructureMap():
+        case Depth():
             return _map(result.map)
+        case StructureMap():
+            return _structure(result.map)
         case Reading():
             return _boxes(image, [line.box for line in result.lines], [line.text for line in result.lines])
         case Answer():
@@ -140,11 +142,15 @@ def _boxes(image: Image, boxes: Sequence[Any], labels: Sequence[str]) -> np.ndar
     return cv2.cvtColor(scene, cv2.COLOR_BGR2RGB)
 
 
+def _structure(values: np.ndarray) -> np.ndarray:
+    """The map as it is: a model that makes pictures by it takes it as gray or RGB."""
+    plane = values if values.dtype == np.uint8 else np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return plane if plane.ndim == 3 else np.repeat(plane[..., None], 3, axis=2)
+
+
 def _map(values: np.ndarray) -> np.ndarray:
     import cv2
 
-    if values.dtype == np.uint8 and values.ndim == 3:
-        return values
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     scaled = np.nan_to_num((values - low) / max(high - low, 1e-9) * 255).astype(np.uint8)
     return cv2.cvtColor(cv2.applyColorMap(scaled, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)

@@ -70,8 +70,11 @@ def _arrays(result: Any, folder: Path, stem: str) -> list[Path]:
     match result:
         case Embedding():
             arrays = {"vector": result.vector} | ({} if result.dense is None else {"dense": result.dense})
-        case Depth() | StructureMap():
+        case Depth():
             arrays = {"map": np.asarray(result.map)}
+        case StructureMap():
+            people = {} if result.keypoints is None else {"keypoints": result.keypoints}
+            arrays = {"map": np.asarray(result.map), **people}
         case Speech():
             arrays = {"samples": result.samples, "rate": np.asarray(result.rate)}
     if not arrays:

@@ -33,6 +33,9 @@ def say(result: Any) -> str:
             return f"picture of {result.image.width}x{result.image.height} pixels"
         case Depth():
             return f"{result.scale} depth, {result.map.shape[1]}x{result.map.shape[0]} pixels"
+        case StructureMap(keypoints=np.ndarray() as people):
+            count = "1 person" if len(people) == 1 else f"{len(people)} people"
+            return f"{count}, {result.kind} map, {result.map.shape[1]}x{result.map.shape[0]} pixels"
         case StructureMap():
             return f"{result.kind} map, {result.map.shape[1]}x{result.map.shape[0]} pixels"
         case Speech():
