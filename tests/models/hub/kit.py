@@ -59,9 +59,12 @@ def save(model: Any, folder: Path, **extra: Mapping[str, Any]) -> Path:
 
 
 def opened(folder: Path, **settings: Any) -> Any:
-    """The model of a folder, through the catalog and the true loading code; engine torch f32 unless told."""
+    """The model of a folder, through the catalog and the true loading code; engine torch f32 unless told.
+
+    One thread: for networks as small as these a second one only waits for the first.
+    """
     row = Catalog.load().resolve(folder)
-    return models.load(row, WeightsStore().ensure(row), EngineSettings(**{"engine": "torch", **settings}))
+    return models.load(row, WeightsStore().ensure(row), EngineSettings(**{"engine": "torch", "threads": 1, **settings}))
 
 
 def run(model: Any, request: Any, **context: Any) -> Any:
