@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -80,7 +81,8 @@ def traced(blueprint: Blueprint) -> openvino.Model:
     shapes = [
         list(blueprint.shapes.get(name, tensor.shape)) for name, tensor in zip(blueprint.inputs, example, strict=True)
     ]
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer warns of every shape that it takes for a constant
         model = ov.convert_model(blueprint.module(), example_input=example, input=[ov.PartialShape(s) for s in shapes])
     for port, name in (*zip(model.inputs, blueprint.inputs, strict=True), *_named(model, blueprint)):
         port.get_tensor().set_names({name})
@@ -110,7 +112,8 @@ class TorchNetwork:
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
         """Run the module on arrays; float32 arrays come back (whole numbers stay whole)."""
         torch = self._torch
-        tensors = [self._moved(torch.from_numpy(np.ascontiguousarray(array))) for array in arrays]
+        # What is kept is read-only, which torch warns of.
+        tensors = [self._moved(torch.from_numpy(np.require(array, requirements=["C", "W"]))) for array in arrays]
         cast = torch.autocast("cpu", torch.bfloat16, enabled=self._half and self._on_cpu)
         with self._lock, torch.inference_mode(), cast:
             found = self._module(*tensors)

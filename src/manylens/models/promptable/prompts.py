@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +80,13 @@ class Batch:
     labels: np.ndarray
     masks: np.ndarray | None
     ambiguous: bool
+
+    def parts(self, most: int) -> Iterator[Batch]:
+        """The same objects, at most so many at a time."""
+        for start in range(0, len(self.members), most):
+            rows = slice(start, start + most)
+            masks = None if self.masks is None else self.masks[rows]
+            yield Batch(self.members[rows], self.points[rows], self.labels[rows], masks, self.ambiguous)
 
 
 def batches(

@@ -1,0 +1,225 @@
+"""SAM (Kirillov et al., "Segment Anything", 2023): encode a picture once, then ask as often as you like."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from manylens.media import Image
+from manylens.models import checkpoint, network
+from manylens.models.base import Model, Trainable
+from manylens.models.network import Blueprint, Network
+from manylens.models.promptable.answer import detections_of
+from manylens.models.promptable.decoder import Scene
+from manylens.models.promptable.prompts import Canvas, batches
+from manylens.models.sam import spec
+from manylens.models.sam.decoder import EMBEDDING, SamDecoder
+from manylens.runtime.context import Context
+from manylens.runtime.engines import EngineSettings
+from manylens.runtime.store import Key
+from manylens.tasks import Request, SegmentRequest
+
+if TYPE_CHECKING:
+    import torch
+    from supervision import Detections
+    from transformers import SamModel
+
+    from manylens.catalog import Row
+
+_MOST_PROMPTS = 8
+"""Objects of one run of the decoder: what it holds between its steps grows with them."""
+
+
+class Sam(Model):
+    """Serves ``segment``: clicks, boxes, coarse masks, several objects at once, and everything.
+
+    The networks load when they are first needed: a picture whose embedding is kept needs no encoder, and where the
+    compiled forms are kept the weights are not read at all.
+    """
+
+    batch_size = 8
+
+    def __init__(self, row: Row, files: Mapping[str, Path], settings: EngineSettings) -> None:
+        super().__init__(row, files, settings)
+        self.vision = spec.read(files, row.id)
+        self._weights = checkpoint.weights_id(row, files)
+        self._lock = threading.RLock()
+        self._networks: dict[str, Network] = {}
+        self._source: SamModel | None = None
+        self._tables: dict[str, np.ndarray] | None = None
+
+    def run(self, requests: Sequence[Request], ctx: Context) -> Iterator[Detections]:
+        """Yield the masks of each request; pictures that are not kept are encoded together where a GPU does it."""
+        together = self.batch_size if self.settings.device != "cpu" else 1
+        for start in range(0, len(requests), together):
+            asked = [request for request in requests[start : start + together] if isinstance(request, SegmentRequest)]
+            fresh = self._encoded_together([request.image for request in asked], ctx) if together > 1 else {}
+            for request in asked:
+                ctx.check()
+                scene, ctx.notes["cache"] = self.scene(request.image, ctx, fresh)
+                ctx.check()
+                yield self._answer(request, scene, ctx)
+
+    def scene(self, image: Image, ctx: Context, fresh: Mapping[str, np.ndarray] | None = None) -> tuple[Scene, str]:
+        """What the decoder needs of a picture, and where it was found: ``memory``, ``disk`` or ``miss``.
+
+        Args:
+            image: The picture.
+            ctx: Its store keeps embeddings.
+            fresh: Embeddings ``(1, C, G, G)`` that are not kept yet, by the picture's id.
+        """
+
+        def encode() -> dict[str, np.ndarray]:
+            found = (fresh or {}).get(image.id)
+            return {EMBEDDING: self.embeddings([image])[0] if found is None else found}
+
+        arrays, hit = ctx.store.get_or_compute(self._key(image.id, EMBEDDING), encode, check=ctx.check)
+        return arrays, hit or "miss"
+
+    def embeddings(self, images: Sequence[Image]) -> list[np.ndarray]:
+        """Encode pictures: float32 ``(1, C, G, G)`` each."""
+        pictures = np.stack([self.vision.picture(image.array) for image in images])
+        inner = np.array([self.vision.canvas(image.size).inner[::-1] for image in images], np.int64)
+        (found,) = self._network("encoder")(pictures, inner)
+        return [np.ascontiguousarray(found[i : i + 1]) for i in range(len(images))]
+
+    def decoder(self, ctx: Context) -> SamDecoder:
+        """The mask decoder."""
+
+        def tables() -> dict[str, np.ndarray]:
+            with self._lock:
+                if self._tables is None:
+                    self._loaded()
+                    self._release()
+                assert self._tables is not None
+                return self._tables
+
+        found, _ = ctx.store.get_or_compute(self._key("", "prompt-tables"), tables, check=ctx.check)
+        return SamDecoder(
+            self.vision.side,
+            self.vision.low_res,
+            found,
+            lambda masked: self._network("masked-decoder" if masked else "decoder"),
+        )
+
+    def trainable(self) -> Trainable:
+        """The whole network as a torch module; see :class:`manylens.models.base.Trainable`."""
+        from manylens.models.sam import training
+
+        return training.trainable(self._load(), self.vision)
+
+    def probe(self) -> Callable[[], np.ndarray]:
+        """See :meth:`manylens.models.base.Model.probe`; gives the embedding of one picture."""
+        side = self.vision.side
+        picture = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+        encoder = self._network("encoder")
+        return lambda: np.moveaxis(encoder(picture, np.array([[side, side]], np.int64))[0], 1, -1)
+
+    def close(self) -> None:
+        """Give the networks' memory back."""
+        with self._lock:
+            for part in self._networks.values():
+                part.close()
+            self._networks, self._source = {}, None
+
+    def _answer(self, request: SegmentRequest, scene: Scene, ctx: Context) -> Detections:
+        canvas, decoder = self.vision.canvas(request.image.size), self.decoder(ctx)
+        if request.mode == "everything":
+            return _everything(decoder, scene, canvas, request, ctx)
+        found = []
+        for batch in batches(request.prompts(), canvas, decoder.low_res, request.previous):
+            for part in batch.parts(_MOST_PROMPTS):
+                ctx.check()
+                found.append((part, decoder(scene, part.points, part.labels, part.masks)))
+        return detections_of(found, canvas, decoder.threshold, request.threshold)
+
+    def _encoded_together(self, images: Sequence[Image], ctx: Context) -> dict[str, np.ndarray]:
+        """The embeddings of the pictures that are not kept, by id, from one run of the encoder."""
+        new = {image.id: image for image in images}
+        new = {one: image for one, image in new.items() if ctx.store.find(self._key(one, EMBEDDING))[0] is None}
+        return dict(zip(new, self.embeddings(list(new.values())), strict=True)) if new else {}
+
+    def _key(self, identity: str, layer: str) -> Key:
+        settings, version = self.settings, f"sam-{self.row.preprocessing}-{self.vision.mean}-{self.vision.deviation}"
+        return Key(identity, self._weights, version, layer, settings.engine, settings.precision)
+
+    def _network(self, name: str) -> Network:
+        with self._lock:
+            if name not in self._networks:
+                blueprint = self._encoder_blueprint() if name == "encoder" else self._decoder_blueprint(name)
+                self._networks[name] = network.build(blueprint, self.settings, f"{self._weights} {self.vision}")
+                self._release()
+            return self._networks[name]
+
+    def _encoder_blueprint(self) -> Blueprint:
+        side = self.vision.side
+
+        def module() -> torch.nn.Module:
+            from manylens.models.sam.module import Encoder
+
+            return Encoder(self._loaded(), self.vision.mean, self.vision.deviation)
+
+        def graph() -> Any:
+            from manylens.models.sam.graph import build
+
+            state = self._loaded().vision_encoder.state_dict()
+            return build(self.vision, {name: tensor.numpy() for name, tensor in state.items()})
+
+        def example() -> list[torch.Tensor]:
+            import torch
+
+            return [torch.zeros((1, side, side, 3), dtype=torch.uint8), torch.tensor([[side, side]])]
+
+        return Blueprint("sam-encoder", module, example, ("picture", "inner"), (EMBEDDING,), graph=graph)
+
+    def _decoder_blueprint(self, name: str) -> Blueprint:
+        grid, channels, low_res = self.vision.grid, self.vision.channels, self.vision.low_res
+        masked = name == "masked-decoder"
+
+        def module() -> torch.nn.Module:
+            from manylens.models.sam.module import Decoder
+
+            return Decoder(self._loaded(), masked)
+
+        def example() -> list[torch.Tensor]:
+            import torch
+
+            given = [torch.zeros(1, channels, grid, grid), torch.zeros(2, 7, channels)]
+            return [*given, torch.zeros(2, 1, low_res, low_res)] if masked else given
+
+        shapes = {
+            EMBEDDING: (1, channels, grid, grid),
+            "tokens": (-1, -1, channels),
+            "masks": (-1, 1, low_res, low_res),
+        }
+        inputs = (EMBEDDING, "tokens", *(("masks",) if masked else ()))
+        return Blueprint(f"sam-{name}", module, example, inputs, ("low_res", "iou"), shapes)
+
+    def _loaded(self) -> SamModel:
+        """The checkpoint's module, kept until the networks that every request needs are made of it."""
+        if self._source is None:
+            from manylens.models.sam.module import prompt_tables
+
+            self._source = self._load()
+            self._tables = prompt_tables(self._source)
+        return self._source
+
+    def _load(self) -> SamModel:
+        from transformers import SamModel
+
+        # Eager attention holds the scores of all tokens; the other one does not.
+        return checkpoint.load(SamModel, self.files, self.row.id, attn_implementation="sdpa")
+
+    def _release(self) -> None:
+        if {"encoder", "decoder"} <= self._networks.keys():
+            self._source = None
+
+
+def _everything(decoder: SamDecoder, scene: Scene, canvas: Canvas, request: SegmentRequest, ctx: Context) -> Detections:
+    from manylens.models.promptable import everything
+
+    return everything.generate(decoder, scene, canvas, everything.Options.of(request), ctx.check)
