@@ -32,11 +32,15 @@ class MaskDecoder(nn.Module):
 
     Inputs of :meth:`forward`: ``embedding`` ``(b, C, h, w)`` with ``b`` 1 or ``B``; ``finest`` ``(1, C/8, 4h, 4w)`` and
     ``middle`` ``(1, C/4, 2h, 2w)``; ``fresh`` ``(1,)``, 1 where no memory was attended to; ``points`` ``(B, N, 2)`` in
-    pixels; ``labels`` int64 ``(B, N)``; ``masks`` ``(m, 1, 4h, 4w)`` logits and ``given`` ``(1,)``, 1 where these count.
+    pixels; ``labels`` int64 ``(B, N)``; ``masks`` ``(m, 1, 4h, 4w)`` logits; ``given`` ``(1,)``, 1 where these count.
 
-    Outputs: logits ``(B, M, 4h, 4w)``, qualities ``(B, M)``, whether the object is there ``(B, 1)`` as a logit, and for a
-    video the pointer that each mask would leave ``(B, M, C)``.
+    Outputs: logits ``(B, M, 4h, 4w)``, qualities ``(B, M)``, whether the object is there ``(B, 1)`` as a logit, and of
+    a video the pointer that each mask would leave ``(B, M, C)``.
     """
+
+    places: Tensor
+    no_memory: Tensor
+    no_pointer: Tensor
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -103,9 +107,15 @@ class MemoryAttention(nn.Module):
     """The embedding of a frame, seen in the light of what is remembered of an object.
 
     Inputs of :meth:`forward`: ``embedding`` ``(1, C, h, w)``; ``memory`` ``(M, h * w, D)`` of the remembered frames;
-    ``slots`` int64 ``(M,)``, the row of the temporal table of each; ``pointers`` ``(P, C)`` of earlier frames; ``times``
-    ``(P,)``, how long ago these are, as a share of the longest time. Output: ``(1, C, h, w)``.
+    ``slots`` int64 ``(M,)``, the row of the temporal table of each; ``pointers`` ``(P, C)`` of earlier frames;
+    ``times`` ``(P,)``, how long ago these are, as a share of the longest time. Output: ``(1, C, h, w)``.
     """
+
+    places: Tensor
+    remembered_places: Tensor
+    cosine: Tensor
+    sine: Tensor
+    periods: Tensor
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -113,7 +123,7 @@ class MemoryAttention(nn.Module):
         self.attention = model.memory_attention
         self.temporal = model.memory_temporal_positional_encoding
         timed = config.enable_temporal_pos_encoding_for_object_pointers
-        self.time = model.temporal_positional_encoding_projection_layer if timed else None
+        self.time: Any = model.temporal_positional_encoding_projection_layer if timed else None
         self.width, self.depth = model.hidden_dim, model.mem_dim
         height, width = model.backbone_feature_sizes[-1]
         table = _sines(model.vision_encoder.neck.position_encoding, (1, self.width, height, width))
@@ -148,7 +158,7 @@ class MemoryAttention(nn.Module):
     def _attend(
         self, part: Any, queries: Tensor, keys: Tensor, values: Tensor, unplaced: Tensor | None = None
     ) -> Tensor:
-        """Attention of ``(N, C)`` to frames ``(M, N, D)``, whose keys are turned by their place, and to ``unplaced``."""
+        """Attention of ``(N, C)`` to frames ``(M, N, D)``, whose keys are turned by their place, and to others."""
         heads = part.num_attention_heads
         query = self._turned(part.q_proj(queries), heads).transpose(0, 1)
         key = self._turned(part.k_proj(keys), heads).flatten(0, 1)
