@@ -205,14 +205,15 @@ class Session:
         options = self._options(model, seed, None, None, None, None)
         pins = ExitStack()
         with pins:
+            fields = list(get(task).request.model_fields)
             if task == "segment":
-                image = Image.of(media)
-                probe = get(task).request.of(image=image, points=[(0, 0)])
-                pins.enter_context(self._lease(self._ready(probe, options), options))
-                return Clicks(self, image, model, seed, pins.pop_all())
-            probe = get(task).request.of(**{next(iter(get(task).request.model_fields)): media})
+                media = Image.of(media)
+            # What is asked of the model comes later; a click stands for it where a request must have a prompt.
+            probe = get(task).request.of(**{fields[0]: media} | ({"points": [(0, 0)]} if "points" in fields else {}))
             loaded = pins.enter_context(self._lease(self._ready(probe, options), options))
-            state = loaded.open(media, self._context(options, lambda: "", None))
+            if task == "segment":
+                return Clicks(self, media, model, seed, pins.pop_all())
+            state = loaded.open(getattr(probe, fields[0]), self._context(options, lambda: "", None))
             return Stream(state, pins.pop_all())
 
     def state(self, row: Row) -> State:

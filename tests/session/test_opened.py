@@ -1,0 +1,42 @@
+"""What the door opens for work that keeps state."""
+
+import numpy as np
+import pytest
+
+from manylens import models
+from manylens.errors import UnsupportedError
+from manylens.media import Video
+from tests.session.fakes import Fake, row
+
+FRAMES = [np.full((8, 12, 3), value, np.uint8) for value in range(3)]
+
+
+class Follower(Fake):
+    """Keeps the video that it is given."""
+
+    def open(self, media, ctx):
+        return media, ctx.rng().integers(1000)
+
+
+@pytest.fixture
+def session(make_session, monkeypatch):
+    monkeypatch.setitem(models.FAMILIES, "follower", f"{__name__}:Follower")
+    return make_session(
+        row("follower", "track = ['points']", family="follower"),
+        row("masks", "track = ['mask']", family="follower"),
+        row("words", "classify = ['closed']"),
+    )
+
+
+def test_a_video_is_opened_without_saying_yet_what_to_follow(session):
+    with session.open("track", FRAMES, model="manylens/follower", seed=3) as opened:
+        video, number = opened.state
+        assert isinstance(video, Video)
+        assert video.count == 3
+        assert number == np.random.default_rng(3).integers(1000)
+    assert opened.closed
+
+
+def test_a_model_that_takes_no_clicks_cannot_be_opened_for_them(session):
+    with pytest.raises(UnsupportedError, match="cannot track with points; it takes mask"):
+        session.open("track", FRAMES, model="manylens/masks")
