@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,10 +5,11 @@ from hypothesis import strategies as st
 
 from manylens import models
 from manylens.catalog import Catalog
-from manylens.errors import UnsupportedError, WeightsError
+from manylens.errors import WeightsError
 from manylens.media import Image
 from manylens.models.dino import weights as dino_weights
 from manylens.models.dino.model import Dino, cover
+from manylens.models.dino.positions import antialiased, bicubic
 from manylens.runtime.context import Context
 from manylens.runtime.engines import EngineSettings
 from manylens.tasks import EmbedRequest
@@ -30,27 +29,27 @@ VIT = "manylens/vit-s"
     ],
 )
 def test_cover(box, size, expected):
-    assert cover(box, size, 2) == pytest.approx(np.array(expected), abs=1e-6)
+    assert cover(box, size, (2, 2)) == pytest.approx(np.array(expected), abs=1e-6)
 
 
 @given(st.tuples(*[st.floats(0, 90)] * 2), st.tuples(*[st.floats(0.5, 200)] * 2))
 def test_cover_sums_to_one(corner, extent):
-    shares = cover((*corner, corner[0] + extent[0], corner[1] + extent[1]), (91, 91), 16)
+    shares = cover((*corner, corner[0] + extent[0], corner[1] + extent[1]), (91, 91), (16, 16))
     assert shares.sum() == pytest.approx(1, abs=1e-4)
     assert shares.min() >= 0
 
 
-@pytest.mark.parametrize("new", [16, 37, 40])
-def test_positions_are_resized_as_torch_resizes(new):
+@pytest.mark.parametrize("new", [(16, 16), (37, 20), (40, 55)])
+@pytest.mark.parametrize("antialias", [False, True])
+def test_positions_are_resized_as_torch_resizes(new, antialias):
     import torch
 
-    table = np.random.default_rng(0).normal(size=(1, 1 + 37 * 37, 5)).astype(np.float32)
-    vit = dino_weights.Vit({"embeddings.position_embeddings": table}, 5, 1, 1, 14, 1e-6, dino_weights.FOCUS_TAPS)
-    grid = torch.from_numpy(table[:, 1:]).reshape(1, 37, 37, 5).permute(0, 3, 1, 2)
-    expected = torch.nn.functional.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
-    found = vit.positions(new, new)
-    assert (found[0] == table[0, 0]).all()
-    assert found[1:] == pytest.approx(expected[0].permute(1, 2, 0).reshape(-1, 5).numpy(), abs=1e-5)
+    table = np.random.default_rng(0).normal(size=(37, 37, 5)).astype(np.float32)
+    grid = torch.from_numpy(table)[None].permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(grid, size=new, mode="bicubic", align_corners=False, antialias=antialias)
+    high, wide = ((antialiased if antialias else bicubic)(37, side) for side in new)
+    found = np.einsum("yr,xc,rcd->yxd", high, wide, table)
+    assert found == pytest.approx(expected[0].permute(1, 2, 0).numpy(), abs=5e-5)
 
 
 @pytest.fixture(scope="module")
@@ -72,38 +71,23 @@ def of_folder(path, **settings):
 
 
 def test_a_folder_in_the_hubs_format_loads_on_both_engines(folder):
+    import torch
     from transformers import Dinov2Model
 
-    from manylens.models.dino.module import normalised
+    from manylens.models.pixels import normalised
 
     picture = np.random.default_rng(1).integers(0, 256, (224, 224, 3), dtype=np.uint8)
     request = EmbedRequest.of(image=picture, dense=True)
     found = [next(of_folder(folder, engine=engine).run([request], Context())) for engine in ("openvino", "torch")]
-    peer = Dinov2Model.from_pretrained(folder, local_files_only=True).eval()(normalised(picture[None]))
+    peer = Dinov2Model.from_pretrained(folder, local_files_only=True).eval()(
+        torch.from_numpy(normalised(picture[None]))
+    )
     token = peer.pooler_output[0].detach().numpy()
     for embedding in found:
         assert embedding.vector == pytest.approx(token / np.linalg.norm(token), abs=1e-4)
         assert embedding.dense.reshape(256, 48) == pytest.approx(
             peer.last_hidden_state[0, 1:].detach().numpy(), abs=1e-3
         )
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "says"),
-    [
-        ({"model_type": "vit"}, UnsupportedError, "vit: this kind of network is not read yet"),
-        ({"num_hidden_layers": 3}, WeightsError, "vision transformer"),
-        (None, WeightsError, r"model\.safetensors: not among"),
-    ],
-)
-def test_other_folders_are_refused_in_one_line(folder, tmp_path, change, error, says):
-    config = json.loads((folder / "config.json").read_text()) | (change or {})
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    files = {"config.json": tmp_path / "config.json"}
-    if change is not None:
-        files["model.safetensors"] = folder / "model.safetensors"
-    with pytest.raises(error, match=says):
-        Dino(Catalog.load()[VIT], files, EngineSettings(engine="torch"))
 
 
 def test_a_broken_onnx_file_is_an_error_of_the_weights(tmp_path):
@@ -138,20 +122,19 @@ def test_two_engines_agree(run, example):
 
 
 @pytest.mark.weights
-def test_the_graph_is_the_exported_one(weights, example):
+def test_the_graph_is_the_exported_one(weights, load, example):
     """The peer is the ONNX file itself, read by OpenVINO."""
-    from manylens.models.dino.graph import MEAN, STD, build
-    from manylens.models.dino.model import _square
     from manylens.runtime.engines import compile
 
     files = weights(VIT)
-    square = _square(Image.of(example("coffee.jpg")).array)[None]
-    token, patches = compile(build(dino_weights.read(files), 224), EngineSettings())(square)
+    model = load(VIT, engine="openvino")
+    square = model._views.whole.prepare(Image.of(example("coffee.jpg")).array)[None]
+    found = model._encode(square)[0]
     outputs = [f"/backbone/encoder/layer.{block}/Add_1_output_0" for block in (9, 8)]
     whole = compile(files["vit_s_focus.onnx"], EngineSettings(), outputs=outputs)
-    late, early = whole(((square / np.float32(255) - MEAN) / STD).transpose(0, 3, 1, 2).astype(np.float32))
-    assert token == pytest.approx(late[:, 0], abs=1e-3)
-    assert patches == pytest.approx(early[:, 1:], abs=1e-3)
+    late, early = whole(model._views.processor.normalised(square))
+    assert found["vector"] == pytest.approx(late[0, 0], abs=1e-3)
+    assert found["dense"].reshape(256, -1) == pytest.approx(early[0, 1:], abs=1e-3)
 
 
 @pytest.mark.weights
@@ -180,13 +163,14 @@ def test_a_region_is_what_lies_in_its_box(run, example):
 def test_a_picture_is_encoded_once(load, example):
     model, ctx = load(VIT), Context()
     runs = []
-    encode, model._encode = model._encode, lambda pictures: (runs.append(len(pictures)), encode(pictures))[1]
+    encode = model._encode
+    model._features._encoder = lambda pictures: (runs.append(len(pictures)), encode(pictures))[1]
     try:
         cat, coffee = EmbedRequest.of(image=example("cat.jpg")), EmbedRequest.of(image=example("coffee.jpg"))
         first = [(found, ctx.notes["cache"]) for found in model.run([cat, coffee, cat], ctx)]
         again = [(found, ctx.notes["cache"]) for found in model.run([coffee, cat], ctx)]
     finally:
-        model._encode = encode
+        model._features._encoder = encode
     assert runs == [2]
     assert [cache for _, cache in again] == ["memory", "memory"]
     assert (first[0][0].vector == again[1][0].vector).all()

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from manylens.catalog import Catalog, WeightsStore
-from manylens.models.dino import weights
-from manylens.models.dino.graph import build
-from manylens.models.dino.model import SIDE, _square
-from manylens.runtime.engines import EngineSettings, compile
+from manylens.models.dino import views, weights
+from manylens.models.dino.encoder import Encoder
+from manylens.runtime.engines import EngineSettings
 from manylens.runtime.paths import replacing
 
 HERE = Path(__file__).parent
@@ -25,13 +24,17 @@ def main() -> None:
     from skimage import data
 
     row = Catalog.load()["manylens/vit-s"]
-    net = compile(build(weights.read(WeightsStore().ensure(row)), SIDE), EngineSettings())
+    files = WeightsStore().ensure(row)
+    plan = weights.shape(files, row.id)
+    seen = views.embedded(plan)
+    encode = Encoder(files, row.id, plan, seen, row.weights_hash, EngineSettings())
     tokens = []
     for name in _NAMES:
         picture = getattr(data, name)()
         rgb = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
         middle = rgb.shape[1] // 2
-        tokens += [net(_square(half)[None])[0][0] for half in (rgb, rgb[:, :middle], rgb[:, middle:])]
+        for half in (rgb, rgb[:, :middle], rgb[:, middle:]):
+            tokens.append(encode(seen.whole.prepare(half)[None])[0]["vector"])
     with replacing(HERE / "vit-s-centre.npy") as file:
         np.save(file, np.mean(tokens, axis=0).astype(np.float32))
 

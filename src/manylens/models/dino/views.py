@@ -1,0 +1,118 @@
+"""How a picture becomes what a network takes: as its own processor says, or the whole of it at some size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from manylens.models import checkpoint, pixels
+from manylens.models.dino.plan import Plan
+from manylens.models.processor import Processor
+
+PREPROCESSOR = "preprocessor_config.json"
+
+SIDE = 224
+"""The embedded network takes the whole picture as this square, its aspect not kept: nothing is cut off."""
+
+FINE = 480
+"""Side of the square with as many pixels as a picture has for masks; DINO's own demonstration and DAVIS use 480."""
+
+# What the processor of a kind does where a folder has no file for it.
+_USUAL: dict[str, dict[str, Any]] = {
+    "vit": {"size": {"height": 224, "width": 224}, "resample": 2, "image_mean": pixels.HALF, "image_std": pixels.HALF},
+    "dinov2": {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}, "resample": 3},
+    "dinov3_vit": {"size": {"height": 224, "width": 224}, "resample": 2},
+}
+_USUAL["dinov2_with_registers"] = _USUAL["dinov2"]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One way to see a picture.
+
+    Attributes:
+        tag: Names it in the keys of what is kept; "" for the embedded network's only one.
+        prepare: uint8 RGB ``(H, W, 3)`` to the network's uint8 ``(h, w, 3)``.
+    """
+
+    tag: str
+    prepare: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """The views of a checkpoint.
+
+    Attributes:
+        seen: As its own processor prepares pictures, crop and all: for vectors and classes.
+        whole: The whole picture at the same size, its aspect not kept: for patches and regions. The same object as
+            ``seen`` where the processor cuts nothing off.
+        fine: The whole picture with its aspect kept, about :data:`FINE` squared pixels in whole patches: for masks.
+        processor: How pixels become numbers, the same for all views.
+    """
+
+    seen: View
+    whole: View
+    fine: View
+    processor: Processor
+
+    @property
+    def levels(self) -> tuple[tuple[float, ...], tuple[float, ...], float]:
+        """Mean and deviation of each channel, and what pixels are multiplied with before."""
+        return self.processor.mean, self.processor.std, self.processor.scale
+
+
+def of_folder(files: Mapping[str, Path], plan: Plan, name: str) -> Views:
+    """The views of a checkpoint in the hub's format.
+
+    Raises:
+        WeightsError: Its ``preprocessor_config.json`` is no JSON object.
+        UnsupportedError: That file asks for a resize that is not known here.
+    """
+    from manylens.catalog.row import short_hash
+
+    known = PREPROCESSOR in files
+    config = checkpoint.config(files, name, PREPROCESSOR) if known else _USUAL[plan.kind]
+    # All of these were trained at 224 pixels or tell their size.
+    processor = Processor.of(config, name, side=224)
+    digest = short_hash(repr(processor))
+    size = processor.crop or processor.exact or (processor.edge or SIDE,) * 2
+    seen = View(f"seen-{digest}", processor.pixels)
+    whole = View(f"whole-{digest}", lambda rgb: pixels.resized(rgb, size, processor.how))
+    fine = View(
+        f"fine-{digest}",
+        lambda rgb: pixels.resized(rgb, fine_size((rgb.shape[1], rgb.shape[0]), plan.patch), processor.how),
+    )
+    cuts = processor.exact is None or processor.crop not in (None, processor.exact)
+    return Views(seen, whole if cuts else seen, fine, processor)
+
+
+def embedded(plan: Plan) -> Views:
+    """The views of the embedded network, which was trained on ImageNet's means."""
+    square = View("", _square)
+    fine = View("fine", lambda rgb: _resized(rgb, fine_size((rgb.shape[1], rgb.shape[0]), plan.patch)))
+    processor = Processor((SIDE, SIDE), None, None, "bicubic", pixels.IMAGENET_MEAN, pixels.IMAGENET_STD)
+    return Views(square, square, fine, processor)
+
+
+def fine_size(size: tuple[int, int], patch: int) -> tuple[int, int]:
+    """``(width, height)`` in whole patches, of about :data:`FINE` squared pixels and the picture's aspect."""
+    width, height = size
+    scale = FINE / (width * height) ** 0.5
+    return max(1, round(width * scale / patch)) * patch, max(1, round(height * scale / patch)) * patch
+
+
+def _square(rgb: np.ndarray) -> np.ndarray:
+    """``(H, W, 3)`` to ``(SIDE, SIDE, 3)``."""
+    return _resized(rgb, (SIDE, SIDE))
+
+
+def _resized(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    import cv2
+
+    shrinks = max(rgb.shape[:2]) > max(size)
+    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC))
