@@ -49,10 +49,7 @@ def _fill(logits: np.ndarray, canvas: Canvas, threshold: float, mask: np.ndarray
     reached = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     if not len(reached[0]):
         return
-    low = len(logits)
-    side, inner = (low, (low, low)) if canvas.direct else (canvas.side, canvas.inner)
-    down = resize_matrix(low, side, inner[1], canvas.size[1])
-    across = resize_matrix(low, side, inner[0], canvas.size[0])
+    across, down = resize_matrices(len(logits), canvas)
     top, bottom = _reach(down, reached[0])
     left, right = _reach(across, reached[1])
     if top >= bottom or left >= right:
@@ -75,6 +72,12 @@ def _span(rows: np.ndarray) -> slice:
     """The range of columns in which some rows have weights."""
     columns = np.flatnonzero(rows.any(axis=0))
     return slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def resize_matrices(low: int, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
+    """The matrices ``(W, low)`` and ``(H, low)`` that take logits ``(low, low)`` to the photo."""
+    side, inner = (low, (low, low)) if canvas.direct else (canvas.side, canvas.inner)
+    return resize_matrix(low, side, inner[0], canvas.size[0]), resize_matrix(low, side, inner[1], canvas.size[1])
 
 
 @lru_cache(maxsize=64)

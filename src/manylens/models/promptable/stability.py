@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from manylens.models.promptable.masks import resize_matrix
+from manylens.models.promptable.masks import resize_matrices
 from manylens.models.promptable.prompts import Canvas
 
 _REACH = 3
@@ -51,9 +51,8 @@ class Enlarger:
 
     def __init__(self, side: int, canvas: Canvas, threshold: float, offset: float) -> None:
         self._threshold, self._offset = threshold, offset
-        width, height = canvas.size
-        self._across = _Axis(resize_matrix(side, canvas.side, canvas.inner[0], width))
-        self._down = _Axis(resize_matrix(side, canvas.side, canvas.inner[1], height))
+        across, down = resize_matrices(side, canvas)
+        self._across, self._down = _Axis(across), _Axis(down)
 
     def hopeless(self, logits: np.ndarray, least: float) -> bool:
         """Whether the mask of logits float32 ``(S, S)`` is surely less stable than ``least``."""
