@@ -13,9 +13,9 @@ from manylens.errors import UnsupportedError
 from manylens.media import Image, Video
 from manylens.models import checkpoint
 from manylens.models.base import Model, Trainable
-from manylens.models.promptable import answer
-from manylens.models.promptable.decoder import Decoded, Scene
-from manylens.models.promptable.prompts import Batch, Canvas, batches
+from manylens.models.promptable import answer, everything
+from manylens.models.promptable.decoder import Scene
+from manylens.models.promptable.prompts import Canvas, batches
 from manylens.models.sam2 import spec as specs
 from manylens.models.sam2.networks import Networks, Sam2Decoder
 from manylens.models.sam2.stream import OpenVideo, followed
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _TOGETHER = 8
 """Objects that one run of the decoder asks for: each has its own copy of the picture, and more leave the cache."""
+_GOOD = 0.8
+"""The predicted IoU that mode everything asks for, as Meta's ``SAM2AutomaticMaskGenerator``; SAM asks for 0.88."""
 
 
 class Sam2(Model):
@@ -89,18 +91,15 @@ class Sam2(Model):
         ctx.notes["cache"] = hit
         ctx.check()
         canvas = Canvas.filled(request.image.size, self.spec.side)
+        if request.mode == "everything":
+            options = everything.Everything.of(request, pred_iou_thresh=_GOOD)
+            return everything.generate(self._decoder, scene, canvas, options, ctx.check)
         asked = batches(request.prompts(), canvas, self.spec.low_res, request.previous, box_first=True, pad_boxes=True)
-        return answer.detections_of(self._decoded(scene, asked, ctx), canvas, least=request.threshold)
-
-    def _decoded(self, scene: Scene, asked: Sequence[Batch], ctx: Context) -> Iterator[tuple[Batch, Decoded]]:
-        for batch in asked:
-            parts = []
-            for start in range(0, len(batch.members), _TOGETHER):
-                ctx.check()
-                some = slice(start, start + _TOGETHER)
-                masks = None if batch.masks is None else batch.masks[some]
-                parts.append(self._decoder(scene, batch.points[some], batch.labels[some], masks))
-            yield batch, Decoded(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        found = []
+        for part in (part for batch in asked for part in batch.parts(_TOGETHER)):
+            ctx.check()
+            found.append((part, self._decoder(scene, part.points, part.labels, part.masks)))
+        return answer.detections_of(found, canvas, self._decoder.threshold, request.threshold)
 
     def _track(self, request: TrackRequest, ctx: Context) -> Any:
         tracker = self._tracker(request.video)
