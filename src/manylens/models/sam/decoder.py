@@ -23,13 +23,14 @@ class SamDecoder:
         side: Side of the network's picture in pixels.
         low_res: Side of its masks.
         tables: As :func:`manylens.models.sam.module.prompt_tables` gives them.
-        network: Gives the network, without masks among its inputs or with; called on first use.
+        network: Gives a network by name, called on first use: ``decoder`` takes the embedding and tokens,
+            ``masked-decoder`` masks as well.
     """
 
     threshold = 0.0
 
     def __init__(
-        self, side: int, low_res: int, tables: Mapping[str, np.ndarray], network: Callable[[bool], Network]
+        self, side: int, low_res: int, tables: Mapping[str, np.ndarray], network: Callable[[str], Network]
     ) -> None:
         self.side, self.low_res = side, low_res
         self._tables, self._network = tables, network
@@ -38,11 +39,10 @@ class SamDecoder:
         self, scene: Scene, points: np.ndarray, labels: np.ndarray, masks: np.ndarray | None = None
     ) -> Decoded:
         """See :class:`manylens.models.promptable.decoder.Decoder`."""
-        told = [scene[EMBEDDING], self.tokens(points, labels)]
-        if masks is not None:
-            told.append(np.asarray(masks, np.float32))
-        low_res, iou = self._network(masks is not None)(*told)
-        return Decoded(low_res, iou)
+        tokens = self.tokens(points, labels)
+        if masks is None:
+            return Decoded(*self._network("decoder")(scene[EMBEDDING], tokens))
+        return Decoded(*self._network("masked-decoder")(scene[EMBEDDING], tokens, np.asarray(masks, np.float32)))
 
     def tokens(self, points: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """float32 ``(B, outputs + N, C)``: the tokens that are answered in, then one for each point."""

@@ -99,12 +99,7 @@ class Sam(Model):
                 return self._tables
 
         found, _ = ctx.store.get_or_compute(self._key("", "prompt-tables"), tables, check=ctx.check)
-        return SamDecoder(
-            self.vision.side,
-            self.vision.low_res,
-            found,
-            lambda masked: self._network("masked-decoder" if masked else "decoder"),
-        )
+        return SamDecoder(self.vision.side, self.vision.low_res, found, self._network)
 
     def trainable(self) -> Trainable:
         """The whole network as a torch module; see :class:`manylens.models.base.Trainable`."""
@@ -222,4 +217,4 @@ class Sam(Model):
 def _everything(decoder: SamDecoder, scene: Scene, canvas: Canvas, request: SegmentRequest, ctx: Context) -> Detections:
     from manylens.models.promptable import everything
 
-    return everything.generate(decoder, scene, canvas, everything.Options.of(request), ctx.check)
+    return everything.generate(decoder, scene, canvas, everything.Everything.of(request), ctx.check)

@@ -74,15 +74,16 @@ class Decoder(nn.Module):
             self.register_buffer(f"{name}_bias", layer.bias.detach().repeat(4), persistent=False)
 
     def forward(self, embedding: Tensor, tokens: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: D102
-        grid = embedding.shape[-1]
         keys = embedding.flatten(2).transpose(1, 2)
         keys = keys + (self.bare if masks is None else self.mask_embed(masks).flatten(2).transpose(1, 2))
         queries, keys = self._transform(tokens, keys)
-        hyper = torch.stack(
-            [mlp(queries[:, 1 + i]) for i, mlp in enumerate(self.decoder.output_hypernetworks_mlps)], dim=1
-        )
-        logits = self._upscaled(keys) @ hyper.transpose(1, 2)
-        return self._in_order(logits, grid), self.decoder.iou_prediction_head(queries[:, 0])
+        return self._drawn(queries, keys, embedding.shape[-1]), self.decoder.iou_prediction_head(queries[:, 0])
+
+    def _drawn(self, queries: Tensor, keys: Tensor, grid: int) -> Tensor:
+        """Logits ``(B, M, 4G, 4G)`` from what the transformer made of tokens and picture."""
+        mlps = self.decoder.output_hypernetworks_mlps
+        hyper = torch.stack([mlp(queries[:, 1 + i]) for i, mlp in enumerate(mlps)], dim=1)
+        return self._in_order(self._upscaled(keys) @ hyper.transpose(1, 2), grid)
 
     def _transform(self, tokens: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         """The two-way transformer: tokens ``(B, N, C)`` and picture tokens ``(1 or B, T, C)``."""
