@@ -8,10 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from manylens.errors import WeightsError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from manylens.catalog import Row
 
     M = TypeVar("M", bound=PreTrainedModel)
 
@@ -93,6 +97,37 @@ def load(cls: type[M], files: Mapping[str, Path], name: str, **options: Any) -> 
     model, told = loaded
     _check(told, name)
     return model.eval().requires_grad_(False)
+
+
+def weights_id(row: Row, files: Mapping[str, Path]) -> str:
+    """Sixteen hex digits that change with the weights, also where a hub's branch moved.
+
+    A snapshot of a hub is a folder of links to files that are named by their content.
+    """
+    if not row.repo:
+        return row.weights_hash[:16]
+    from manylens.catalog.row import short_hash
+
+    weights = sorted(name for name in files if name.endswith((".safetensors", ".bin")))
+    return short_hash(*(str(files[name].resolve()) for name in weights))
+
+
+def tensor(files: Mapping[str, Path], key: str) -> np.ndarray | None:
+    """One tensor of a checkpoint's safetensors as float32, without loading the rest; None where there is none."""
+    from safetensors import safe_open
+
+    for file, path in files.items():
+        if file.endswith(".safetensors"):
+            with safe_open(path, framework="pt" if _has_bf16(files) else "numpy") as tensors:
+                if key in tensors.keys():  # noqa: SIM118 - not a mapping
+                    found = tensors.get_tensor(key)
+                    return np.asarray(found.float().numpy() if hasattr(found, "float") else found, np.float32)
+    return None
+
+
+def _has_bf16(files: Mapping[str, Path]) -> bool:
+    """Whether NumPy cannot read the tensors."""
+    return any(dtype == "BF16" for _, dtype, _ in headers(files, CONFIG))
 
 
 def check_dtypes(files: Mapping[str, Path], name: str) -> None:

@@ -1,0 +1,1 @@
+"""CLIPSeg (Lüddecke and Ecker, 2022): masks of what words name."""

@@ -1,0 +1,91 @@
+"""A checkpoint's own image pre-processing, read from its ``preprocessor_config.json``, without torchvision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from manylens.errors import UnsupportedError
+from manylens.models import pixels
+from manylens.models.pixels import How
+
+_HOW: dict[int, How] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+
+
+@dataclass(frozen=True)
+class Processor:
+    """Resize, crop and normalise as a checkpoint was trained; the picture stays uint8 until it is normalised.
+
+    Attributes:
+        exact: ``(width, height)`` that pictures are resized to, their aspect not kept; or None.
+        edge: Length that the shorter side is resized to, its aspect kept; or None.
+        crop: ``(width, height)`` of the middle that is kept; or None.
+        how: The resampling.
+        mean: Of each channel, 0..1.
+        std: Of each channel.
+        scale: What pixel values are multiplied with before the mean is taken off.
+    """
+
+    exact: tuple[int, int] | None
+    edge: int | None
+    crop: tuple[int, int] | None
+    how: How
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float = 1 / 255
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], name: str, side: int, how: How = "bilinear") -> Processor:
+        """Read it.
+
+        Args:
+            config: A ``preprocessor_config.json``; what it leaves out is as in the hub's processors.
+            name: What to call the checkpoint in an error.
+            side: Of the square that pictures are resized to where the config says nothing.
+            how: The resampling where it says nothing.
+
+        Raises:
+            UnsupportedError: The config asks for a resize of another kind.
+        """
+        size = config.get("size", {"height": side, "width": side}) if config.get("do_resize", True) else None
+        if isinstance(size, int):
+            # The processors of CLIP and DINOv2 keep the aspect; an older ViT's plain number is a square.
+            square = "crop_size" not in config
+            size = {"height": size, "width": size} if square else {"shortest_edge": size}
+        exact = edge = None
+        if size and {"height", "width"} <= set(size):
+            exact = (size["width"], size["height"])
+        elif size and "shortest_edge" in size and "longest_edge" not in size:
+            edge = size["shortest_edge"]
+        elif size is not None:
+            raise UnsupportedError(f"{name}: its preprocessor_config.json resizes to {size}, which is not known here")
+        crop = config.get("crop_size") if config.get("do_center_crop", "crop_size" in config) else None
+        if isinstance(crop, int):
+            crop = {"height": crop, "width": crop}
+        normalises = config.get("do_normalize", True)
+        return cls(
+            exact=exact,
+            edge=edge,
+            crop=(crop["width"], crop["height"]) if crop else None,
+            how=_HOW.get(config.get("resample", -1), how),
+            mean=tuple(config.get("image_mean", pixels.IMAGENET_MEAN)) if normalises else (0.0, 0.0, 0.0),
+            std=tuple(config.get("image_std", pixels.IMAGENET_STD)) if normalises else (1.0, 1.0, 1.0),
+            scale=config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0,
+        )
+
+    def pixels(self, rgb: np.ndarray) -> np.ndarray:
+        """A picture uint8 ``(H, W, 3)`` as uint8 of the network's size."""
+        if self.exact is not None:
+            rgb = pixels.resized(rgb, self.exact, self.how)
+        elif self.edge is not None:
+            rgb = pixels.resized(rgb, pixels.shortest_edge((rgb.shape[1], rgb.shape[0]), self.edge), self.how)
+        return pixels.centre_cropped(rgb, self.crop) if self.crop is not None else rgb
+
+    def normalised(self, rgb: np.ndarray) -> np.ndarray:
+        """uint8 ``(..., h, w, 3)`` to the network's float32 ``(..., 3, h, w)``."""
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        scaled = (rgb.astype(np.float32) * np.float32(self.scale) - mean) / std
+        return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))
