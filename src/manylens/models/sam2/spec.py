@@ -71,14 +71,29 @@ def read(files: Mapping[str, Path], name: str) -> Spec:
         WeightsError: A config is missing, no JSON, or says what does not fit together.
     """
     about = checkpoint.config(files, name)
+    return of(about, about.get("model_type") == VIDEO, *_normalisation(files, name), name=name)
+
+
+def of(about: Mapping[str, Any], video: bool, mean: Sequence[float], deviation: Sequence[float], *, name: str) -> Spec:
+    """The spec that a config tells; SAM 3's tracker has one of the same form.
+
+    Args:
+        about: The config.
+        video: Whether it is that of a checkpoint with the memory of a video.
+        mean: Of the pixels, by channel, of 0..1.
+        deviation: Of the pixels, by channel.
+        name: What to call the checkpoint in an error.
+
+    Raises:
+        WeightsError: The config says what does not fit together.
+    """
     prompt: Mapping[str, Any] = about.get("prompt_encoder_config") or {}
     decoder: Mapping[str, Any] = about.get("mask_decoder_config") or {}
     side = _side(prompt.get("image_size", 1024), name)
     cells = side // _side(prompt.get("patch_size", 16), name)
     stable = decoder.get("dynamic_multimask_via_stability", True)
-    mean, deviation = _normalisation(files, name)
     return Spec(
-        video=about.get("model_type") == VIDEO,
+        video=video,
         side=side,
         cells=cells,
         low_res=4 * cells,
