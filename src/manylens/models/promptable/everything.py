@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from manylens.errors import PromptError
 from manylens.models.nms import nms
 from manylens.models.promptable import grid, rle
 from manylens.models.promptable.answer import LEVELS
-from manylens.models.promptable.decoder import Decoded, Decoder, Scene
+from manylens.models.promptable.decoder import Decoder, Scene
 from manylens.models.promptable.grid import Crop
 from manylens.models.promptable.prompts import OBJECT, PADDING, Canvas
 from manylens.models.promptable.stability import Enlarger
@@ -79,23 +79,32 @@ class Everything:
         return cls(**family | {name: value for name, value in said.items() if value is not None})
 
 
+class Promising(NamedTuple):
+    """The masks of those of ``B`` clicks of which one passes.
+
+    Attributes:
+        rows: The clicks ``(K,)``, ascending.
+        low_res: float32 ``(K, M - 1, S, S)`` logits of masks 1 and up, the answers to a prompt that is not clear.
+        iou: float32 ``(K, M - 1)``, their predicted IoU.
+    """
+
+    rows: np.ndarray
+    low_res: np.ndarray
+    iou: np.ndarray
+
+
 @runtime_checkable
 class EarlyDecoder(Protocol):
-    """A decoder that knows how good its masks are before it draws them, which is the larger half of its work."""
+    """A decoder that knows how good its masks are before it draws them, which is a large part of its work."""
 
-    def promising(
-        self, scene: Scene, points: np.ndarray, labels: np.ndarray, least: float
-    ) -> tuple[np.ndarray, Decoded]:
-        """Draw the masks of those prompts of which one of masks 1 and up is better than ``least``.
+    def promising(self, scene: Scene, points: np.ndarray, labels: np.ndarray, least: float) -> Promising:
+        """Draw the masks of those clicks of which one of masks 1 and up is better than ``least``.
 
         Args:
             scene: The encoded picture.
             points: float32 ``(B, N, 2)``, as :class:`~manylens.models.promptable.decoder.Decoder` takes them.
             labels: int64 ``(B, N)``.
-            least: Predicted IoU that one mask of a prompt must be above.
-
-        Returns:
-            The rows ``(K,)`` that pass, ascending, and their :class:`Decoded`; mask 0 may be all zeros.
+            least: Predicted IoU that one mask must be above; a click that is slightly below may come too.
         """
         ...
 
@@ -207,16 +216,15 @@ class _Search:
         for start in range(0, len(points), self._options.points_per_batch):
             check()
             batch = points[start : start + self._options.points_per_batch]
-            rows, decoded = self._decoded(batch)
-            for row, low_res, iou in zip(rows.tolist(), decoded.low_res[:, 1:], decoded.iou[:, 1:], strict=True):
+            found = self._promising(batch)
+            for row, low_res, iou in zip(found.rows.tolist(), found.low_res, found.iou, strict=True):
                 levels = _levels(low_res > self._decoder.threshold)
                 for number in np.flatnonzero(iou > self._least):
                     mask = self._mask(low_res[number], iou[number], batch[row], start + first + row, levels[number])
                     if mask is not None:
                         yield mask
 
-    def _decoded(self, points: np.ndarray) -> tuple[np.ndarray, Decoded]:
-        """The masks of points of which one may pass, and which points they are of."""
+    def _promising(self, points: np.ndarray) -> Promising:
         given = self._canvas.points(points)[:, None]
         labels = np.full((len(points), 1), OBJECT, np.int64)
         if self._options.padded:
@@ -224,7 +232,8 @@ class _Search:
             labels = np.concatenate([labels, np.full_like(labels, PADDING)], axis=1)
         if isinstance(self._decoder, EarlyDecoder):
             return self._decoder.promising(self._scene, given, labels, float(self._least))
-        return np.arange(len(points)), self._decoder(self._scene, given, labels)
+        decoded = self._decoder(self._scene, given, labels)
+        return Promising(np.arange(len(points)), decoded.low_res[:, 1:], decoded.iou[:, 1:])
 
     def _mask(self, logits: np.ndarray, iou: np.float32, point: np.ndarray, number: int, level: str) -> Mask | None:
         """The mask of logits at the photo's size; None where it is not stable or goes on outside the crop."""

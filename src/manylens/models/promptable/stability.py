@@ -65,7 +65,7 @@ class Enlarger:
         high = cv2.dilate(logits, square) > self._threshold + self._offset - slack
         low = cv2.erode(logits, square) > self._threshold - self._offset + slack
         above, below = (float(self._down.pixels @ (part @ self._across.pixels)) for part in (high, low))
-        return above < np.float64(least) * (1 - 1e-6) * below
+        return bool(above < least * (1 - _SLACK) * below)
 
     def __call__(self, logits: np.ndarray) -> Window:
         """The mask of logits float32 ``(S, S)`` and its stability."""

@@ -16,7 +16,7 @@ from manylens.models.network import Blueprint, Network
 from manylens.models.promptable.answer import detections_of
 from manylens.models.promptable.decoder import Scene
 from manylens.models.promptable.prompts import Canvas, batches
-from manylens.models.sam import spec
+from manylens.models.sam import grid_decoder, spec
 from manylens.models.sam.decoder import EMBEDDING, SamDecoder
 from manylens.runtime.context import Context
 from manylens.runtime.engines import EngineSettings
@@ -99,7 +99,7 @@ class Sam(Model):
                 return self._tables
 
         found, _ = ctx.store.get_or_compute(self._key("", "prompt-tables"), tables, check=ctx.check)
-        return SamDecoder(self.vision.side, self.vision.low_res, found, self._network)
+        return grid_decoder.SamGridDecoder(self.vision.side, self.vision.low_res, found, self._network)
 
     def trainable(self) -> Trainable:
         """The whole network as a torch module; see :class:`manylens.models.base.Trainable`."""
@@ -145,10 +145,15 @@ class Sam(Model):
     def _network(self, name: str) -> Network:
         with self._lock:
             if name not in self._networks:
-                blueprint = self._encoder_blueprint() if name == "encoder" else self._decoder_blueprint(name)
+                blueprint = self._blueprint(name)
                 self._networks[name] = network.build(blueprint, self.settings, f"{self._weights} {self.vision}")
                 self._release()
             return self._networks[name]
+
+    def _blueprint(self, name: str) -> Blueprint:
+        if name in (grid_decoder.SHARED, grid_decoder.DECODER):
+            return grid_decoder.blueprint(name, self.vision.grid, self.vision.channels, self._loaded)
+        return self._encoder_blueprint() if name == "encoder" else self._decoder_blueprint(name)
 
     def _encoder_blueprint(self) -> Blueprint:
         side = self.vision.side
