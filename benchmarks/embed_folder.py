@@ -77,14 +77,14 @@ def _loop(session: Any, *, cut: bool) -> Callable[[Iterable[Path]], list[np.ndar
 
     from manylens.models.dino.model import centre
     from manylens.models.dino.module import load
-    from manylens.models.dino.weights import read
+    from manylens.models.dino.weights import shape
     from manylens.runtime.cpu import threads
 
     torch.set_num_threads(threads())
-    vit = read(session.weights.ensure(session.catalog.resolve(MODEL)))
-    model, block = load(vit), vit.taps.vector
+    files = session.weights.ensure(session.catalog.resolve(MODEL))
+    model, taps = load(files), shape(files, MODEL).taps
     if cut:
-        del model.encoder.layer[vit.taps.last + 1 :]
+        del model.encoder.layer[taps.last + 1 :]
     processor = BitImageProcessorPil(size={"height": 224, "width": 224}, do_center_crop=False)
 
     def embed(paths: Iterable[Path]) -> list[np.ndarray]:
@@ -93,7 +93,7 @@ def _loop(session: Any, *, cut: bool) -> Callable[[Iterable[Path]], list[np.ndar
             pixels = processor(Image.open(path).convert("RGB"), return_tensors="pt")["pixel_values"]
             with torch.inference_mode():
                 states = model(pixels, output_hidden_states=True).hidden_states
-            vector = states[block + 1][0, 0].numpy() - centre()
+            vector = states[taps.vector + 1][0, 0].numpy() - centre()
             found.append(vector / np.linalg.norm(vector))
         return found
 
