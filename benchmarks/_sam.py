@@ -7,7 +7,6 @@ spread, so that most masks pass the usual thresholds.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from functools import cache
@@ -39,7 +38,7 @@ def checkpoint(seed: int = 0) -> Path:
             vit_b(seed).save_pretrained(made)
             (made / "preprocessor_config.json").write_text(json.dumps(_PREPROCESSOR))
             try:
-                os.replace(made, folder)
+                made.replace(folder)
             except OSError:  # another process was faster
                 shutil.rmtree(made, ignore_errors=True)
     return folder

@@ -36,8 +36,9 @@ class Canvas:
 
     @classmethod
     def padded(cls, size: tuple[int, int], side: int) -> Canvas:
-        """The longer side fills the square, the aspect is kept: SAM."""
-        return cls(size, longest_side(size, side), side)
+        """The longer side fills the square, the aspect is kept, of at least one pixel: SAM."""
+        width, height = longest_side(size, side)
+        return cls(size, (max(width, 1), max(height, 1)), side)
 
     @classmethod
     def filled(cls, size: tuple[int, int], side: int) -> Canvas:
