@@ -37,6 +37,7 @@ FAMILIES: dict[str, str] = {
     "hed": "manylens.models.structure.hed:Hed",
     "movenet": "manylens.models.structure.pose:MoveNet",
     "outlines": "manylens.models.structure.outlines:Outlines",
+    "follow": "manylens.models.follow:Follow",
     "words-to-mask": "manylens.models.composed.words_to_mask:WordsToMask",
     "answers": "manylens.models.composed.answers:Answers",
 }
