@@ -36,23 +36,23 @@ def _alike(regions: Regions, leaf: int) -> np.ndarray:
     """Connected sets around ``leaf`` whose features are like their own mean, one a threshold, bool (T, N)."""
     features = regions.features
     close = np.einsum("nd,nd->n", features - features[leaf], features - features[leaf]) < 0.3
-    core = _connected(regions, close[None], leaf)[0]
+    core = connected(regions, close[None], leaf)[0]
     for _ in range(2):
         mean = (regions.sizes * core) @ features / max(float(regions.sizes[core].sum()), 1.0)
         norm = np.linalg.norm(features, axis=1) * np.linalg.norm(mean) + 1e-9
         cosine = features @ mean / norm
-        core = _connected(regions, (cosine >= min(0.7, cosine[leaf]))[None], leaf)[0]
+        core = connected(regions, (cosine >= min(0.7, cosine[leaf]))[None], leaf)[0]
     levels = np.array([t for t in SIMILARITIES if t <= cosine[leaf]] or [cosine[leaf]])
-    return _connected(regions, cosine[None] >= levels[:, None], leaf)
+    return connected(regions, cosine[None] >= levels[:, None], leaf)
 
 
 def _as_salient(regions: Regions, leaf: int) -> np.ndarray:
     """Connected sets around ``leaf`` that are about as salient, one a tolerance, bool (T, N)."""
     difference = np.abs(regions.features[:, -1] - regions.features[leaf, -1])
-    return _connected(regions, difference[None] <= np.array(TOLERANCES)[:, None], leaf)
+    return connected(regions, difference[None] <= np.array(TOLERANCES)[:, None], leaf)
 
 
-def _connected(regions: Regions, allowed: np.ndarray, leaf: int) -> np.ndarray:
+def connected(regions: Regions, allowed: np.ndarray, leaf: int) -> np.ndarray:
     """The part of each row of ``allowed`` (T, N) that is connected with ``leaf``."""
     touches = (regions.length > 0).astype(np.float32)
     reached = np.zeros_like(allowed)

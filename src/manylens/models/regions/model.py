@@ -1,4 +1,4 @@
-"""The embedded model behind clicks and boxes: two encoders, once a picture, then a solver, once a prompt."""
+"""The embedded model behind clicks, boxes, examples and everything: two encoders a picture, then a solver a prompt."""
 
 from __future__ import annotations
 
@@ -11,25 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from manylens.media import Image, bounds
+from manylens.media import Image
 from manylens.models.base import Model
+from manylens.models.regions import answers
 from manylens.models.regions.features import EdgeEncoder, SalientPatchEncoder
-from manylens.models.regions.solver import Scene, encode_scene, solve
+from manylens.models.regions.solver import Scene, encode_scene
 from manylens.runtime.context import Context
 from manylens.runtime.engines import EngineSettings
 from manylens.runtime.store import Key
-from manylens.tasks import ObjectPrompt, Request, SegmentRequest, detections
-from manylens.tasks.geometry import clip_box
+from manylens.tasks import DetectRequest, Request, SegmentRequest
 
 if TYPE_CHECKING:
     from manylens.catalog import Row
 
-_LAYER = "regions-scene-3"
-"""Names what is kept for a picture; the number changes with the solver's preparation."""
+_SCENE = "regions-scene-3"
+"""Names what is kept of a picture for every prompt; the number changes with the solver's preparation."""
+
+_PATCHES = "regions-patches-1"
+"""Names the patch features, float16, that are kept beside it to be matched with those of other pictures."""
+
+_WORST = ("memory", "disk", "miss")
 
 
 class Regions(Model):
-    """Clicks, boxes and coarse masks to masks, without trained weights of its own.
+    """Clicks, boxes, masks, examples or nothing to masks, and example boxes to boxes; no trained weights of its own.
 
     The encoders load when a picture is not in the embedding store: one that was seen before costs only the solver.
     """
@@ -41,35 +46,48 @@ class Regions(Model):
         self._encoders: tuple[SalientPatchEncoder, EdgeEncoder] | None = None
 
     def run(self, requests: Sequence[Request], ctx: Context) -> Iterator[Any]:
-        """Up to three masks for each object of a request, the best first."""
+        """Detections: up to three masks for each object that is pointed out; else what the mode or the task says."""
         for request in requests:
-            assert isinstance(request, SegmentRequest)
-            scene, cache = self._scene(request.image, ctx)
-            ctx.notes["cache"] = cache
-            found = [(i, prompt) for i, prompt in enumerate(request.prompts())]
-            yield _answer(scene, request.image, found, ctx)
+            assert isinstance(request, SegmentRequest | DetectRequest)
+            look = _Look(self, ctx)
+            ctx.check()
+            with _one_thread():
+                result = answers.answer(request, look, ctx)
+            yield result
 
     def _scene(self, image: Image, ctx: Context) -> tuple[Scene, str]:
         """What later prompts need of a picture, and where it came from: ``memory``, ``disk`` or ``miss``."""
-        key = Key(
+
+        def encode() -> Mapping[str, np.ndarray]:
+            patches, edges = self._loaded()
+            features, saliency = patches.encode(image.array)
+            ctx.store.put(self._key(image, _PATCHES), {"patches": features.astype(np.float16)})
+            ctx.check()
+            boundaries = edges(image.array)
+            ctx.check()
+            return encode_scene(image.array, features, boundaries, saliency).to_arrays()
+
+        arrays, hit = ctx.store.get_or_compute(self._key(image, _SCENE), encode, check=ctx.check)
+        return Scene.from_arrays(arrays), hit or "miss"
+
+    def _patches(self, image: Image, ctx: Context) -> tuple[np.ndarray, str]:
+        """Patch features of a picture, float16 (gh, gw, C), and where they came from."""
+
+        def encode() -> Mapping[str, np.ndarray]:
+            return {"patches": self._loaded()[0](image.array).astype(np.float16)}
+
+        arrays, hit = ctx.store.get_or_compute(self._key(image, _PATCHES), encode, check=ctx.check)
+        return arrays["patches"], hit or "miss"
+
+    def _key(self, image: Image, layer: str) -> Key:
+        return Key(
             pixels=image.id,
             weights=self._weights,
             preprocessing=self.row.preprocessing,
-            layer=_LAYER,
+            layer=layer,
             engine=self.settings.engine,
             precision=self.settings.precision,
         )
-        arrays, hit = ctx.store.get_or_compute(key, lambda: self._encode(image, ctx), check=ctx.check)
-        return Scene.from_arrays(arrays), hit or "miss"
-
-    def _encode(self, image: Image, ctx: Context) -> Mapping[str, np.ndarray]:
-        patches, edges = self._loaded()
-        features, saliency = patches.encode(image.array)
-        ctx.check()
-        boundaries = edges(image.array)
-        ctx.check()
-        with _one_thread():
-            return encode_scene(image.array, features, boundaries, saliency).to_arrays()
 
     def _loaded(self) -> tuple[SalientPatchEncoder, EdgeEncoder]:
         with self._loading:
@@ -112,27 +130,22 @@ def _one_thread() -> AbstractContextManager[Any]:
     return _libraries().limit(limits=1, user_api="blas")
 
 
-def _answer(scene: Scene, image: Image, prompts: Sequence[tuple[int, ObjectPrompt]], ctx: Context) -> Any:
-    masks, scores, levels, objects = [], [], [], []
-    for number, prompt in prompts:
-        ctx.check()
-        points = [*prompt.points, *prompt.background_points]
-        labels = [1] * len(prompt.points) + [0] * len(prompt.background_points)
-        box = clip_box(prompt.box, image.size) if prompt.box is not None else None
-        with _one_thread():
-            candidates = solve(scene, points=points, labels=labels, box=box, mask=prompt.mask)
-        for candidate in candidates:
-            masks.append(candidate.mask)
-            scores.append(candidate.score)
-            levels.append(candidate.level)
-            objects.append(number)
-    stacked = np.stack(masks) if masks else np.zeros((0, image.height, image.width), bool)
-    return detections(boxes_of(stacked), scores, masks=stacked, levels=levels, objects=objects)
+class _Look:
+    """What the model sees of pictures during one request; the notes say where the slowest of it came from."""
 
+    def __init__(self, model: Regions, ctx: Context) -> None:
+        self._model, self._ctx = model, ctx
 
-def boxes_of(masks: np.ndarray) -> np.ndarray:
-    """Tight boxes ``xyxy``, max exclusive, float32 ``(N, 4)``, of masks bool ``(N, H, W)``; zeros for an empty mask."""
-    boxes = np.zeros((len(masks), 4), np.float32)
-    for box, mask in zip(boxes, masks, strict=True):
-        box[:] = bounds(mask) or (0, 0, 0, 0)
-    return boxes
+    def scene(self, image: Image) -> Scene:
+        scene, cache = self._model._scene(image, self._ctx)
+        self._note(cache)
+        return scene
+
+    def patches(self, image: Image) -> np.ndarray:
+        patches, cache = self._model._patches(image, self._ctx)
+        self._note(cache)
+        return patches
+
+    def _note(self, cache: str) -> None:
+        before = self._ctx.notes.get("cache", _WORST[0])
+        self._ctx.notes["cache"] = max(before, cache, key=_WORST.index)

@@ -17,6 +17,10 @@ from manylens.models.regions.superpixels import Adjacency
 
 SAME = 0.8  # overlap above which two answers are one
 
+# Weights of the first three cues of `appearance`: boundary strength, contrast, variance. Set from a fit on held-out
+# halves of a small set of photographs with human-drawn regions, then rounded.
+APPEARANCE = np.array([6.0, 6.0, -2.5])
+
 
 @dataclass(frozen=True)
 class Regions:
@@ -90,6 +94,11 @@ def appearance(regions: Regions, members: np.ndarray) -> np.ndarray:
         ],
         axis=1,
     )
+
+
+def size_prior(cues: np.ndarray) -> np.ndarray:
+    """What the size of candidates adds to their logits, (K,): things of a third of the picture are the likeliest."""
+    return np.asarray(-0.08 * (cues[:, 3] + 1.0) ** 2)
 
 
 def centrality(labels: np.ndarray, members: np.ndarray, point: tuple[int, int]) -> np.ndarray:

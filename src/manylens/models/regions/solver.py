@@ -77,6 +77,15 @@ class Scene:
         """The hierarchies as ``Tree`` tuples."""
         return [Tree(*rows) for rows in zip(self.parent, self.rank, self.span, strict=True)]
 
+    def regions(self) -> scoring.Regions:
+        """The superpixels with all that the cues need."""
+        graph = Adjacency(self.pairs, self.length, self.strength)
+        return scoring.Regions.of(self.labels.astype(np.int32), graph, self.features, self.boxes)
+
+    def full(self, member: np.ndarray) -> np.ndarray:
+        """A set of superpixels, bool (N,), as a mask of the picture's size without specks, bool (H, W)."""
+        return to_full(tidy(member[self.labels], []), (self.height, self.width))
+
 
 @dataclass
 class Candidate:
@@ -169,9 +178,8 @@ def solve(
         raise ValueError(f"{len(points)} points but {len(labels)} labels")
     if not len(points) and box is None and mask is None:
         raise ValueError("a prompt is needed: points, a box or a mask")
-    grid = scene.labels.astype(np.int32)
-    graph = Adjacency(scene.pairs, scene.length, scene.strength)
-    regions = scoring.Regions.of(grid, graph, scene.features, scene.boxes)
+    regions = scene.regions()
+    grid = regions.labels
     trees = scene.trees()
     prompt = _Prompt.of(scene, points, labels, box, mask)
 
@@ -254,21 +262,16 @@ def _propose(regions: scoring.Regions, trees: list[Tree], prompt: _Prompt) -> np
     return np.ones((1, len(regions.sizes)), bool)  # only background clicks: the picture without what they mean
 
 
-# Weights of the cues. Set from a fit on held-out halves of a small set of photographs with human-drawn regions, then
-# rounded.
-APPEARANCE = np.array([6.0, 6.0, -2.5])  # boundary strength, contrast, variance
-
-
 def _score(regions: scoring.Regions, members: np.ndarray, prompt: _Prompt, anchor: np.ndarray | None) -> np.ndarray:
     """Logits (K,) of candidates (K, N); ``anchor`` bool (N,) is the answer before the last correction."""
     cues = scoring.appearance(regions, members)
-    logits = cues[:, :3] @ APPEARANCE
+    logits = cues[:, :3] @ scoring.APPEARANCE
     if anchor is not None:
         # What a correction adds or takes away should itself look like a region.
         change = members ^ anchor
         some = change.any(1)
         if some.any():
-            natural = scoring.appearance(regions, change[some])[:, :3] @ APPEARANCE
+            natural = scoring.appearance(regions, change[some])[:, :3] @ scoring.APPEARANCE
             logits[some] += 0.5 * natural
             logits[~some] += 0.5 * natural.max()
         return logits + 10.0 * scoring.soft_overlap(members, anchor, regions.sizes)
@@ -279,7 +282,7 @@ def _score(regions: scoring.Regions, members: np.ndarray, prompt: _Prompt, ancho
         covered = np.bincount(regions.labels[y0:y1, x0:x1].ravel(), minlength=len(regions.sizes))
         within = (members @ covered) / regions.areas(members)
         return 1.3 * logits + 9.0 * scoring.box_overlap(regions.bounding(members), prompt.box) + 9.0 * within
-    logits = logits - 0.08 * (cues[:, 3] + 1.0) ** 2 - 7.0 * cues[:, 4]
+    logits = logits + scoring.size_prior(cues) - 7.0 * cues[:, 4]
     if prompt.main is not None:
         logits = logits + 6.5 * scoring.centrality(regions.labels, members, prompt.main)
     return logits

@@ -1,0 +1,76 @@
+"""Everything in a picture: the nodes of the region hierarchies that look like regions, without near-duplicates.
+
+Every node of the three hierarchies is scored by the cues that need no prompt (:func:`.scoring.appearance`), and greedy
+suppression keeps the best of those that are nearly the same. Nested masks stay: they are a whole and its parts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from manylens.models.regions import scoring
+from manylens.models.regions.solver import Candidate, Level, Scene
+
+MOST = 100  # masks
+SMALLEST, LARGEST = 0.002, 0.95  # share of the picture
+ALIKE = 0.75  # overlap above which two regions are one; a little less than SAME, since smoothing moves their outlines
+WITHIN = 0.9  # share of a region inside another, above which it may be a part of it
+# ... of one that is at least so many times as large, and no larger share of the picture: what is left of the picture
+# when a thing is taken out has no parts.
+LARGER, SCENERY = 2.0, 0.5
+# Logits: below the first a node is a heap of superpixels; the score is 0.5 at the second, and grows over the third.
+FLOOR, MIDDLE, SPREAD = 0.0, 4.0, 2.0
+
+
+def everything(scene: Scene, *, most: int = MOST) -> list[Candidate]:
+    """All regions that stand out, best score first; no two overlap by more than about 0.8.
+
+    Args:
+        scene: from ``encode_scene``.
+        most: how many masks at the most.
+
+    Returns:
+        Candidates with ``level`` by nesting: a region in no other is a whole, one inside it a part, one inside that a
+        subpart. None where nothing stands out, as in a picture of one colour.
+    """
+    regions = scene.regions()
+    nodes = np.concatenate([tree.members(np.arange(len(tree.parent))) for tree in scene.trees()])
+    members = np.unique(nodes, axis=0)
+    share = regions.areas(members) / regions.sizes.sum()
+    members = members[(share >= SMALLEST) & (share <= LARGEST)]
+    if not len(members):
+        return []
+    cues = scoring.appearance(regions, members)
+    logits = cues[:, :3] @ scoring.APPEARANCE + scoring.size_prior(cues)
+    stands_out = logits > FLOOR
+    members, logits = members[stands_out], logits[stands_out]
+    picks = _distinct(logits, scoring.overlap(members, regions.sizes), most)
+    levels = _levels(members[picks], regions.sizes)
+    scores = 1 / (1 + np.exp((MIDDLE - logits[picks]) / SPREAD))
+    return [
+        Candidate(scene.full(members[k]), float(score), level)
+        for k, score, level in zip(picks, scores, levels, strict=True)
+    ]
+
+
+def _distinct(logits: np.ndarray, iou: np.ndarray, most: int) -> list[int]:
+    """Greedy suppression: indices of at most ``most`` candidates, best first, no two of which are alike."""
+    left = np.argsort(-logits, kind="stable")
+    picks: list[int] = []
+    while len(left) and len(picks) < most:
+        picks.append(int(left[0]))
+        left = left[iou[left[0], left] <= ALIKE]
+    return picks
+
+
+def _levels(members: np.ndarray, sizes: np.ndarray) -> list[Level]:
+    """How deep each of the regions bool (K, N) lies in the others."""
+    inside = members.astype(np.float32)
+    shared = (inside * sizes) @ inside.T
+    area = np.diag(shared)
+    nested = (shared >= WITHIN * area[:, None]) & (LARGER * area[:, None] <= area) & (area <= SCENERY * sizes.sum())
+    names: tuple[Level, ...] = ("whole", "part", "subpart")
+    depth = np.zeros(len(members), int)
+    for k in np.argsort(-area, kind="stable"):  # the larger first
+        depth[k] = max((depth[nested[k]] + 1).tolist(), default=0)
+    return [names[min(d, 2)] for d in depth]
