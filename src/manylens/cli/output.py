@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -42,10 +42,12 @@ def show(task: str, request: Request, result: Any, *, out: Path | None, as_json:
 
     pictures = request.pictures()
     image = pictures[0] if pictures else None
-    name = Path(image.name).stem if image is not None else task
-    files = write_result(result, image, out, f"{name}-{task}") if out is not None else []
+    video = getattr(request, "video", None)
+    about = video if video is not None else image
+    name = Path(about.name).stem if about is not None else task
+    files = write_result(result, image, out, f"{name}-{task}", video) if out is not None else []
     if as_json:
-        body: dict[str, Any] = {"task": task, "input": image.name if image is not None else None}
+        body: dict[str, Any] = {"task": task, "input": about.name if about is not None else None}
         body |= {**to_json(result), "files": [str(file) for file in files]}
         print(json.dumps(body, indent=None if line else 1))
         return
@@ -95,6 +97,21 @@ def bar(label: str, quiet: bool) -> Iterator[Callable[[float, str], None] | None
     with Progress(*columns, console=console, transient=True) as shown:
         task = shown.add_task(label, total=1.0)
         yield lambda done, line: shown.update(task, completed=done, description=line[:40])
+
+
+@contextmanager
+def bar_when_told(label: str, quiet: bool) -> Iterator[Callable[[float, str], None]]:
+    """As :func:`bar`, which only appears with the first word of progress: a quick call, or a download, has none."""
+    with ExitStack() as open_bar:
+        told: list[Callable[[float, str], None] | None] = []
+
+        def tell(done: float, line: str) -> None:
+            if not told:
+                told.append(open_bar.enter_context(bar(label, quiet)))
+            if told[0] is not None:
+                told[0](done, line)
+
+        yield tell
 
 
 def _lines(label: str) -> Callable[[float, str], None]:

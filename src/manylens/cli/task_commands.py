@@ -42,7 +42,8 @@ def _run_one(task: Task, values: dict[str, Any], options: dict[str, Any]) -> Non
     asked = request(task.name, **fields_from(task.request, values))
     session = session_for(options)
     cap = cost_cap(session, options["max_cost"])
-    result = session.run(asked, model=options["model"], seed=options["seed"], cost_cap=cap)
+    with output.bar_when_told(task.name, quiet=options["json"]) as progress:
+        result = session.run(asked, model=options["model"], seed=options["seed"], cost_cap=cap, progress=progress)
     output.show(task.name, asked, result, out=options["out"], as_json=options["json"])
 
 

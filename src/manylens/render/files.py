@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from manylens.media import Image, atomic_write, save_cutout_png, save_image, save_mask_png
+from manylens.media import Image, Video, atomic_write, save_cutout_png, save_image, save_mask_png
 from manylens.render.coco import coco_json
 from manylens.render.draw import draw
+from manylens.render.tracks import write_tracks
 from manylens.tasks import Embedding, to_json
-from manylens.tasks.results import Depth, Picture, Speech, StructureMap
+from manylens.tasks.results import Depth, Picture, Speech, StructureMap, Tracks
 
 
 def slug(text: str) -> str:
@@ -21,7 +22,9 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "object"
 
 
-def write_result(result: Any, image: Image | None, folder: str | Path, stem: str) -> list[Path]:
+def write_result(
+    result: Any, image: Image | None, folder: str | Path, stem: str, video: Video | None = None
+) -> list[Path]:
     """Write everything that a result holds.
 
     Args:
@@ -29,6 +32,7 @@ def write_result(result: Any, image: Image | None, folder: str | Path, stem: str
         image: The picture it is about, if it is about one.
         folder: Where to; made where it is missing.
         stem: How the files' names begin, such as ``cat-segment``.
+        video: The video it is about, if it is about one.
 
     Returns:
         The files, the picture for people first, the JSON last.
@@ -39,6 +43,8 @@ def write_result(result: Any, image: Image | None, folder: str | Path, stem: str
     folder = Path(folder)
     made: list[Path] = []
     drawn = draw(image, result) if image is not None else None
+    if isinstance(result, Tracks) and video is not None:
+        made += write_tracks(result, video, folder, stem)
     if isinstance(result, Picture):
         provenance = to_json(result)["provenance"]
         made.append(save_image(result.image, folder / f"{stem}.png", made_by=provenance))

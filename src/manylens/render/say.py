@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from manylens.tasks import Answer, Classification, Embedding, Reading, Result
-from manylens.tasks.results import Caption, Depth, Match, Picture, Speech, StructureMap, Transcript
+from manylens.tasks.results import Caption, Depth, Match, Picture, Speech, StructureMap, Tracks, Transcript
 
 
 def say(result: Any) -> str:
@@ -38,6 +39,8 @@ def say(result: Any) -> str:
             return f"{count}, {result.kind} map, {result.map.shape[1]}x{result.map.shape[0]} pixels"
         case StructureMap():
             return f"{result.kind} map, {result.map.shape[1]}x{result.map.shape[0]} pixels"
+        case Tracks():
+            return _tracks(result)
         case Speech():
             return f"{result.samples.size / result.rate:.1f} s of speech"
     return f"{type(result).__name__.lower()} result"
@@ -51,6 +54,24 @@ def _detections(found: Any) -> str:
     head = f"found {', '.join(f'{count} {name}' for name, count in names.items())}" if names else _masks(len(found))
     rows = [_row(found, i) for i in range(len(found))]
     return "\n".join([head, *rows])
+
+
+def _tracks(tracks: Tracks) -> str:
+    head = f"{len(tracks)} frames of {tracks.width}x{tracks.height} pixels"
+    rows = []
+    for id in tracks.ids:
+        seen = {frame.index: one for frame in tracks.frames for one in frame.objects if one.tracker_id == id}
+        name = next((one.name for one in seen.values() if one.name), "object")
+        score = sum(one.score for one in seen.values()) / len(seen)
+        rows.append(f"  {score:5.2f}  {id} {name:<12} in {len(seen)} frames: {_runs(sorted(seen))}")
+    return "\n".join([head, *rows]) if rows else f"{head}; nothing followed"
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    """``[0, 1, 2, 5]`` as ``0-2, 5``."""
+    starts = [n for i, n in enumerate(numbers) if i == 0 or numbers[i - 1] != n - 1]
+    ends = [n for i, n in enumerate(numbers) if i == len(numbers) - 1 or numbers[i + 1] != n + 1]
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
 
 
 def _masks(count: int) -> str:

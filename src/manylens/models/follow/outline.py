@@ -13,6 +13,7 @@ WORKING_SIDE = 336
 """Pixels of the longer side in which colours decide; larger views are reduced to it, smaller ones enlarged."""
 
 SURE, SURELY_NOT = 0.9, 0.08
+SPECK = 0.02
 _ROUNDS = 2
 _FEWEST = 20  # pixels of a side without which it has no colours to speak of
 
@@ -44,6 +45,14 @@ def refined(rgb: np.ndarray, shares: np.ndarray, *, thin: bool = False, seed: in
         cv2.setRNGSeed(seed)
         picture = np.ascontiguousarray(small)
         cv2.grabCut(picture, marks, (0, 0, 1, 1), behind, before, _ROUNDS, cv2.GC_INIT_WITH_MASK)
-        soft = cv2.GaussianBlur((marks & 1).astype(np.float32), (0, 0), 1.0)
+        soft = cv2.GaussianBlur(_without_specks(marks & 1).astype(np.float32), (0, 0), 1.0)
     full = cv2.resize(np.clip(soft, 0, 1), (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(full, np.float32).reshape(height, width)
+
+
+def _without_specks(mask: np.ndarray) -> np.ndarray:
+    """uint8 ``(H, W)`` without the parts that are less than :data:`SPECK` of the whole."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask)
+    areas = stats[:, cv2.CC_STAT_AREA].copy()
+    areas[0] = 0
+    return np.asarray((areas >= max(1.0, SPECK * areas.sum()))[parts], np.uint8)
