@@ -259,6 +259,17 @@ PROTOCOLS: dict[str, Protocol] = {
             adopt=asking.as_found,
         ),
         Driven(
+            "tracks",
+            ("track",),
+            ("video",),
+            "following:run",
+            "J&F of masks that the model tracks",
+            ("last",),
+            ("masks",),
+            calls="track",
+            keeps=True,
+        ),
+        Driven(
             "propagation",
             ("track", "embed"),
             ("video",),

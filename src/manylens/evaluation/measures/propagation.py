@@ -6,7 +6,8 @@ The propagation is that of :mod:`manylens.models.dense.propagation`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,19 +61,42 @@ def run(
         UnsupportedError: The model gives no patch features.
         DataError: The first problem, where problems are errors.
     """
-    how, values = how or Propagation(), dict(done or {})
+    how = how or Propagation()
+    follow = None if session is None else partial(_followed, session, model, seed, how, problems)
+    return judged(
+        dataset, follow, columns=columns, problems=problems, progress=progress, last=last, done=done, on_unit=on_unit
+    )
+
+
+Follow = Callable[[Sequence[Record]], Iterator[tuple[Record, dict[str, BoolMask]]]]
+"""The frames of a video to each of them with the masks that reach it, by object; the first with its own."""
+
+
+def judged(
+    dataset: Iterable[Record],
+    follow: Follow | None,
+    *,
+    columns: Sequence[str],
+    problems: Problems,
+    progress: Progress | None,
+    last: bool,
+    done: Mapping[str, Sequence[float]] | None,
+    on_unit: OnUnit | None,
+) -> RatioTally:
+    """Follow the objects of each video's first frame, however that is done, and judge the masks; see :func:`run`."""
+    values = dict(done or {})
     rows = Rows("object", columns)
     videos = sorted(_videos(dataset, problems).items())
     for video, frames in driving.watched(videos, progress, lambda item: item[0]):
         objects = objects_of(frames[0])
         if not objects:
-            _no_first_mask(frames[0], problems)
-        if session is not None and any(f"{video}/{track}" not in values for track in objects):
+            no_first_mask(frames[0], problems)
+        if follow is not None and any(f"{video}/{track}" not in values for track in objects):
             measure = JFMeasure(problems=problems, last=last)
-            for record, prediction in _followed(frames, session, model, seed, how, problems):
+            for record, prediction in follow(frames):
                 measure.add(record, prediction)
-            judged = measure.tally()
-            for id, pair in zip(judged.units.ids, judged.numerators[:, 1:].tolist(), strict=True):
+            found = measure.tally()
+            for id, pair in zip(found.units.ids, found.numerators[:, 1:].tolist(), strict=True):
                 if id.removeprefix(f"{video}/") not in objects:
                     problems.add("late object", id, f"object {id}: it is not in the first frame, which is carried on")
                     continue
@@ -86,7 +110,7 @@ def run(
 
 
 def _followed(
-    frames: Sequence[Record], session: Session, model: str | None, seed: int, how: Propagation, problems: Problems
+    session: Session, model: str | None, seed: int, how: Propagation, problems: Problems, frames: Sequence[Record]
 ) -> Iterator[tuple[Record, dict[str, BoolMask]]]:
     """Each frame of a video with the masks that reach it, the first with its own."""
     from manylens.runtime.executors import Failure
@@ -94,7 +118,7 @@ def _followed(
     size = size_of(frames[0])
     first, _ = masks_of(frames[0], size, Problems())  # the measure tells what is wrong with them
     if not first or size is None:
-        _no_first_mask(frames[0], problems)
+        no_first_mask(frames[0], problems)
         return
     names = sorted(first)
     requests = ({"image": record.path, "dense": True} for record in frames)
@@ -123,7 +147,8 @@ def _followed(
         yield record, {name: number == i + 1 for i, name in enumerate(names)}
 
 
-def _no_first_mask(record: Record, problems: Problems) -> None:
+def no_first_mask(record: Record, problems: Problems) -> None:
+    """Tell that a video's first frame shows nothing to follow."""
     problems.add("no first mask", record.id, f"image {record.id}: the first of its video, without a mask to carry on")
 
 
