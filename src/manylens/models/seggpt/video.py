@@ -73,8 +73,14 @@ def track(answers: Answers, request: TrackRequest, ctx: Context, memory: int = M
         followed.append(_Followed(run, tokens, deque(maxlen=memory)))
     frames = []
     for index, frame in enumerate(video):
-        found, scores = _seen(answers, followed, len(shown), frame, ctx, sure)
-        if given and index == request.frame:
+        ctx.check()
+        marked_here = bool(given) and index == request.frame
+        if marked_here and not named:
+            found, scores = np.stack(given), np.ones(len(given), np.float32)
+        else:
+            # The marked frame is an example already: its own answer would only be a worse one.
+            found, scores = _seen(answers, followed, len(shown), frame, ctx, np.inf if marked_here else sure)
+        if marked_here:
             found[: len(given)], scores[: len(given)] = given, 1
         frames.append(_frame(index, found, scores, names))
         ctx.progress((index + 1) / video.count, f"frame {index + 1} of {video.count}")
@@ -86,7 +92,6 @@ def _seen(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Masks bool ``(count, H, W)`` and scores of one frame, which is remembered where it is sure."""
     networks = answers.networks
-    ctx.check()
     width, height = networks.size
     query = networks.tokens([networks.processor.pixels(frame.array)])[0]
     likeness = np.zeros((count, height, width), np.float32)
