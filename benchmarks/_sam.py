@@ -11,7 +11,10 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from manylens.runtime.engines import EngineSettings
 
 _VERSION = 1
 _PREPROCESSOR = {
@@ -99,3 +102,19 @@ def encoder_flops() -> float:
     attention = 2 * width * tokens * (4 * tokens + 8 * window)
     ends = tokens * (3 * 16 * 16 * width + width * 256 + 9 * 256 * 256)
     return 2.0 * (blocks + attention + ends)
+
+
+def settings() -> EngineSettings:
+    """The fastest engine of a processor for SAM: OpenVINO, bf16 where the processor has it."""
+    from manylens.runtime.engines import EngineSettings, has_bf16
+
+    return EngineSettings("openvino", "bf16" if has_bf16() else "f32")
+
+
+def opened(folder: Path, settings: EngineSettings) -> Any:
+    """The checkpoint as manylens serves it."""
+    from manylens import models
+    from manylens.catalog import Catalog, WeightsStore
+
+    row = Catalog.load().resolve(folder)
+    return models.load(row, WeightsStore().ensure(row), settings)
