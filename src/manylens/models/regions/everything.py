@@ -19,7 +19,7 @@ WITHIN = 0.9  # share of a region inside another, above which it may be a part o
 # when a thing is taken out has no parts.
 LARGER, SCENERY = 2.0, 0.5
 # Logits: below the first a node is a heap of superpixels; the score is 0.5 at the second, and grows over the third.
-FLOOR, MIDDLE, SPREAD = 0.0, 4.0, 2.0
+FLOOR, MIDDLE, SPREAD = 2.0, 4.0, 2.0
 
 
 def everything(scene: Scene, *, most: int = MOST) -> list[Candidate]:

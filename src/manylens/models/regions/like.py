@@ -24,7 +24,7 @@ FIT = 10.0  # logits for an overlap of 1 with the evidence
 LOOKS = 0.5  # weight of what looks like a region
 # Likeness of a find to its examples (a mean cosine, and a tenth of the evidence) of which the score is 0.5, and the
 # likeness over which the score grows. Set on made pictures that show or lack what the examples show.
-MIDDLE, SPREAD = 0.56, 0.03
+MIDDLE, SPREAD = 0.58, 0.03
 LEAST = 0.5  # of a score that is no absence
 # Instances: boxes that overlap a better one by more than this, or lie in it by more than that, are the same.
 SAME_BOX, WITHIN_BOX = 0.4, 0.7
@@ -130,11 +130,15 @@ def _sure(
         return 0.0
     share = (sizes * member) @ weights  # pixels of the find in each patch
     here = unit(patches)[share >= share.max() / 2]
-    bank = np.concatenate([example.inside() for example in examples])
-    forth = matching.likeness(here, bank, NEIGHBOURS).mean()
-    back = matching.likeness(bank, here, 1).mean()
+    alike = []
+    for example in examples:
+        inside = example.inside()
+        forth = matching.likeness(here, inside, NEIGHBOURS).mean()
+        alike.append(float(forth + matching.likeness(inside, here, 1).mean()) / 2)
+    # The better half of the examples: all together would be like anything, and one may show another side of the thing.
+    close = float(np.mean(sorted(alike, reverse=True)[: (len(alike) + 1) // 2]))
     backing = float((sizes * member) @ plane / (sizes * member).sum())
-    return float(1 / (1 + np.exp((MIDDLE - (forth + back) / 2 - 0.1 * backing) / SPREAD)))
+    return float(1 / (1 + np.exp((MIDDLE - close - 0.1 * backing) / SPREAD)))
 
 
 def evidence(scene: Scene, patches: np.ndarray, classes: Sequence[Sequence[matching.Shown]]) -> np.ndarray:
