@@ -64,7 +64,8 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
         low = torch.maximum(boxes[best, :2], boxes[order, :2])
         high = torch.minimum(boxes[best, 2:], boxes[order, 2:])
         common = (high - low).clamp(min=0).prod(dim=1)
-        order = order[common / (areas[best] + areas[order] - common) <= iou_threshold]
+        # As there, boxes without area overlap nothing: 0 / 0 is not above the threshold.
+        order = order[~(common / (areas[best] + areas[order] - common) > iou_threshold)]
     return torch.tensor(kept, dtype=torch.int64)
 
 
