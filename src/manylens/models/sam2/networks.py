@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from manylens.errors import WeightsError
 from manylens.models import checkpoint, network
 from manylens.models.network import Blueprint, Network
 from manylens.models.promptable.decoder import Decoded, Scene
@@ -117,11 +119,26 @@ class Networks:
         return self._network("mask_shrinker")(mask.astype(np.float32)[None, None])[0]
 
     def load(self) -> Any:
-        """The network of transformers, strictly loaded; float32 on the processor."""
+        """The network of transformers, strictly loaded; float32 on the processor.
+
+        Raises:
+            WeightsError: The weights are not those that the config describes; the tensors are named.
+        """
         from transformers import Sam2Model, Sam2VideoModel
 
-        cls: Any = Sam2VideoModel if self.spec.video else Sam2Model
-        return checkpoint.load(cls, self._files, self._name)
+        if not self.spec.video:
+            return checkpoint.load(Sam2Model, self._files, self._name)
+        model: Any = checkpoint.load(Sam2VideoModel, self._files, self._name)
+        # transformers passes over what only videos need, for the sake of Sam2Model, here too.
+        passed = re.compile("|".join(model._keys_to_ignore_on_load_unexpected or ["$^"]))
+        known = set(model.state_dict())
+        for tensor, _, _ in checkpoint.headers(self._files, self._name):
+            if tensor not in known and passed.search(tensor):
+                raise WeightsError(
+                    f"{self._name}: its weights are not those that its config describes; it has too many: {tensor}",
+                    "fetch the checkpoint again, or give another",
+                )
+        return model
 
     def close(self) -> None:
         """Give the memory back."""

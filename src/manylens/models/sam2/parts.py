@@ -130,7 +130,7 @@ class MemoryAttention(nn.Module):
         self.register_buffer("places", table)
         table = _sines(model.memory_encoder.position_encoding, (1, self.depth, height, width))
         self.register_buffer("remembered_places", table)
-        cosine, sine = self.attention.rotary_emb(table, self.attention.position_ids)
+        cosine, sine = self.attention.rotary_emb(self.attention.position_ids, self.attention.position_ids)
         self.register_buffer("cosine", cosine[0].detach())
         self.register_buffer("sine", sine[0].detach())
         half = self.width // 2
