@@ -153,7 +153,9 @@ class Finder(nn.Module):
         part = self.decoder
         low, high = boxes[0, :, :2] - boxes[0, :, 2:] / 2, boxes[0, :, :2] + boxes[0, :, 2:] / 2
         told = []
-        for axis, (cells, embed) in enumerate(zip(self.cells[::-1], (part.box_rpb_embed_x, part.box_rpb_embed_y), strict=True)):
+        for axis, (cells, embed) in enumerate(
+            zip(self.cells[::-1], (part.box_rpb_embed_x, part.box_rpb_embed_y), strict=True)
+        ):
             steps = torch.arange(cells, dtype=boxes.dtype, device=boxes.device) / cells
             away = 8 * (steps[None, :, None] - torch.stack([low[:, axis], high[:, axis]], dim=-1)[:, None])
             told.append(embed(torch.sign(away) * torch.log2(away.abs() + 1) / 3))
@@ -182,5 +184,7 @@ def _places(model: Any) -> Tensor:
     """The table of sines ``(1, h * w, D)`` of the coarsest map's places."""
     vision = model.vision_encoder
     shape = (1, vision.config.fpn_hidden_size, *_cells(vision))
-    table = vision.neck.position_encoding(torch.Size(shape), vision.neck.fpn_layers[0].proj1.weight.device, torch.float32)
+    table = vision.neck.position_encoding(
+        torch.Size(shape), vision.neck.fpn_layers[0].proj1.weight.device, torch.float32
+    )
     return table.detach().flatten(2).transpose(1, 2)

@@ -84,7 +84,9 @@ def square(value: Any, name: str) -> int:
     """
     sides = set(value) if isinstance(value, list | tuple) else {value}
     if len(sides) != 1 or not isinstance(side := sides.pop(), int) or side < 1:
-        raise WeightsError(f"{name}: its config has the size {value!r}, not that of a square", "give another checkpoint")
+        raise WeightsError(
+            f"{name}: its config has the size {value!r}, not that of a square", "give another checkpoint"
+        )
     return side
 
 
