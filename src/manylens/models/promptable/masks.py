@@ -8,6 +8,7 @@ never made, and what lies around the mask is not computed at all.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -15,8 +16,9 @@ import numpy as np
 from manylens.media import bounds
 from manylens.models.promptable.prompts import Canvas
 
-_ROWS = 64
-"""Rows of the photo that are made at a time: they stay in the cache until they are compared."""
+_PRODUCT = 1 << 18
+"""Multiplications of one matrix product. What is made at a time stays in the cache until it is compared, and a product
+of this size is not shared out among threads, which would wait for each other longer than they work."""
 
 
 def full_size(low_res: np.ndarray, canvas: Canvas, threshold: float = 0.0) -> np.ndarray:
@@ -54,12 +56,22 @@ def _fill(logits: np.ndarray, canvas: Canvas, threshold: float, mask: np.ndarray
     left, right = _reach(across, reached[1])
     if top >= bottom or left >= right:
         return
-    used = _span(across[left:right])
-    wide = logits[:, used] @ across[left:right, used].T
-    for start in range(top, bottom, _ROWS):
-        rows = slice(start, min(start + _ROWS, bottom))
+    wide = np.empty((len(logits), right - left), np.float32)
+    for columns in _steps(across, left, right, len(logits)):
+        used = _span(across[columns])
+        np.matmul(logits[:, used], across[columns, used].T, out=wide[:, columns.start - left : columns.stop - left])
+    for rows in _steps(down, top, bottom, right - left):
         used = _span(down[rows])
         np.greater(down[rows, used] @ wide[used], threshold, out=mask[rows, left:right])
+
+
+def _steps(matrix: np.ndarray, start: int, end: int, others: int) -> Iterator[slice]:
+    """Ranges of a resize matrix's rows whose product with ``others`` columns is small."""
+    # Rows n meet n * density + 3 sources: n * (n * density + 3) * others is to be the product.
+    density = matrix.shape[1] / matrix.shape[0]
+    step = max(1, int(((9 + 4 * density * _PRODUCT / others) ** 0.5 - 3) / (2 * density)))
+    for first in range(start, end, step):
+        yield slice(first, min(first + step, end))
 
 
 def _reach(matrix: np.ndarray, sources: np.ndarray) -> tuple[int, int]:
