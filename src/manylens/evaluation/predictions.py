@@ -285,7 +285,12 @@ def encoded(prediction: Any, folder: Path, name: str) -> Any:
     if isinstance(prediction, Regions):
         return _regions(prediction)
     if isinstance(prediction, Depth):
-        return {"type": "depth", "scale": prediction.scale, "map": encoded(prediction.map, folder, name)}
+        return {
+            "type": "depth",
+            "scale": prediction.scale,
+            "inverse": prediction.inverse,
+            "map": encoded(prediction.map, folder, name),
+        }
     if isinstance(prediction, Result):
         body = to_json(prediction)
         return {key: value for key, value in body.items() if key != "provenance"}
@@ -325,7 +330,7 @@ def decoded(body: Any, folder: Path) -> Any:
             body["ids"],
         )
     if kind == "depth":
-        return Depth(map=decoded(body["map"], folder), scale=body["scale"])
+        return Depth(map=decoded(body["map"], folder), scale=body["scale"], inverse=body.get("inverse", False))
     if kind == "found":
         return Found(*(None if body[key] is None else np.array(body[key], np.float32) for key in ("image", "texts")))
     if kind == "vector":

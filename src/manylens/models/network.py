@@ -93,6 +93,21 @@ def _named(model: openvino.Model, blueprint: Blueprint) -> Any:
     return zip(model.outputs, blueprint.outputs, strict=True)
 
 
+def wrapped(model: Any, forward: Callable[..., Any]) -> torch.nn.Module:
+    """A module that runs ``forward(model, *tensors)``: a part of a family's own class as a network."""
+    import torch
+
+    class Wrapped(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *tensors: torch.Tensor) -> Any:
+            return forward(self.model, *tensors)
+
+    return Wrapped().eval()
+
+
 class TorchNetwork:
     """A module on the torch engine. Half precision is autocast on a processor, half weights on a GPU."""
 

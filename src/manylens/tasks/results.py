@@ -170,10 +170,17 @@ class StructureMap(Result):
 
 @dataclass(frozen=True, eq=False)
 class Depth(Result):
-    """``map`` float32 ``(H, W)``: metres where ``scale`` is metric, else larger is farther up to scale and shift."""
+    """How far away each pixel is.
+
+    Attributes:
+        map: float32 ``(H, W)``: metres where ``scale`` is metric, else known up to scale and shift.
+        scale: Relative or metric.
+        inverse: Whether the map is inverse depth, so that larger is nearer; else larger is farther.
+    """
 
     map: np.ndarray
     scale: Literal["relative", "metric"] = "relative"
+    inverse: bool = False
 
 
 @dataclass(frozen=True, eq=False)

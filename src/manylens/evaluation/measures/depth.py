@@ -35,8 +35,8 @@ class DepthMaps(Measure):
             float pictures are metres.
         nearest: Metres; nearer truth is not judged, and predictions are clipped to it.
         farthest: Likewise; 80 for KITTI, 10 for NYU.
-        align: ``auto``: metric maps as they are, relative ones in ``depth``. ``depth`` and ``disparity``: scale and
-            shift by least squares in that space. ``scale``: by the ratio of medians. ``none``: as they are.
+        align: ``auto``: metric maps as they are, relative ones in ``depth``, or in ``disparity`` where the prediction is
+            inverse depth. ``depth`` and ``disparity``: scale and shift by least squares in that space. ``scale``: by the ratio of medians. ``none``: as they are.
     """
 
     name: ClassVar[str] = "depth"
@@ -73,7 +73,9 @@ class DepthMaps(Measure):
         if not np.isfinite(guessed).all():
             self.problems.add("NaN depth", record.id, f"{record.id}: the predicted depth has NaN or inf; left out")
             return
-        how = self.align if self.align != "auto" else "none" if prediction.scale == "metric" else "depth"
+        how = self.align
+        if how == "auto":
+            how = "none" if prediction.scale == "metric" else "disparity" if prediction.inverse else "depth"
         fitted = np.clip(aligned(guessed, true, how, self.farthest), self.nearest, self.farthest)
         self._units.add(record.id, record.id, record, None, {})
         self._rows.append(depth_figures(fitted, true))

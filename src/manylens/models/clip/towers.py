@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -71,7 +71,7 @@ class Towers:
     @cached_property
     def _text(self) -> Network:
         def module() -> torch.nn.Module:
-            return _Text(self._module)
+            return network.wrapped(self._module, _text_vector)
 
         def example() -> list[torch.Tensor]:
             import torch
@@ -136,7 +136,12 @@ class Towers:
 
         width, height = self.processor.crop or self.processor.exact or (224, 224)
         return Blueprint(
-            "image", lambda: _Image(self._module), example, ("pixels",), ("vector",), {"pixels": (-1, 3, height, width)}
+            "image",
+            lambda: network.wrapped(self._module, _image_vector),
+            example,
+            ("pixels",),
+            ("vector",),
+            {"pixels": (-1, 3, height, width)},
         )
 
     def _flexible_blueprint(self) -> Blueprint:
@@ -156,7 +161,14 @@ class Towers:
             "positions": (-1, self._patches, states),
             "mask": (-1, self._patches),
         }
-        return Blueprint("image", lambda: _Flexible(self._module), example, tuple(shapes), ("vector",), shapes)
+        return Blueprint(
+            "image",
+            lambda: network.wrapped(self._module, _flexible_vector),
+            example,
+            tuple(shapes),
+            ("vector",),
+            shapes,
+        )
 
     def _flexible_inputs(self, images: Sequence[Image]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         table = self._table
@@ -183,25 +195,6 @@ class Towers:
         weights = self._tensor("vision_model.embeddings.position_embedding.weight")
         side = round(len(weights) ** 0.5)
         return weights.reshape(side, side, -1)
-
-
-def _wrapped(forward: Callable[..., Any]) -> Any:
-    """A module class whose forward is a function of the checkpoint's module and tensors; torch is loaded then."""
-
-    def made(model: Any) -> torch.nn.Module:
-        import torch
-
-        class Wrapped(torch.nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.model = model
-
-            def forward(self, *tensors: torch.Tensor) -> Any:
-                return forward(self.model, *tensors)
-
-        return Wrapped().eval()
-
-    return made
 
 
 def _image_vector(model: Any, planes: torch.Tensor) -> Any:
@@ -237,6 +230,3 @@ def _flexible_vector(model: Any, patches: torch.Tensor, positions: torch.Tensor,
     pooled = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=hiding)
     pooled = head.attention.out_proj(pooled.transpose(1, 2).flatten(2))
     return (pooled + head.mlp(head.layernorm(pooled)))[:, 0]
-
-
-_Image, _Text, _Flexible = _wrapped(_image_vector), _wrapped(_text_vector), _wrapped(_flexible_vector)
