@@ -16,6 +16,8 @@ from manylens.render.tracks import write_tracks
 from manylens.tasks import Embedding, to_json
 from manylens.tasks.results import Depth, Picture, Speech, StructureMap, Tracks
 
+_MANY = 20  # masks
+
 
 def slug(text: str) -> str:
     """``"Coffee cup"`` to ``"coffee-cup"``: safe in a file name, never empty."""
@@ -63,11 +65,15 @@ def _masks(found: Any, image: Image, folder: Path, stem: str) -> list[Path]:
     if found.mask is None:
         return []
     made = []
+    many = len(found) > _MANY  # then they go into a folder of their own, and nobody wants all the cutouts
+    if many:
+        stem = f"{stem}-masks/{stem}"
     for i, mask in enumerate(found.mask):
         name = slug(str(found.data["class_name"][i] or found.data["level"][i] or "object"))
         base = f"{stem}-{i + 1}-{name}"
         made.append(save_mask_png(mask, folder / f"{base}-mask.png"))
-        made.append(save_cutout_png(image, mask, folder / f"{base}-cutout.png"))
+        if not many:
+            made.append(save_cutout_png(image, mask, folder / f"{base}-cutout.png"))
     return made
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from manylens.tasks import Answer, Classification, Embedding, Reading, Result
 from manylens.tasks.results import Caption, Depth, Match, Picture, Speech, StructureMap, Tracks, Transcript
 
+_ROWS = 20  # of detections that are said one by one
+
 
 def say(result: Any) -> str:
     """One line or a few; never empty."""
@@ -52,7 +54,9 @@ def _detections(found: Any) -> str:
         return "nothing found" + (f": {'; '.join(notes)}" if notes else "")
     names = Counter(str(name) for name in found.data.get("class_name", ()) if name)
     head = f"found {', '.join(f'{count} {name}' for name, count in names.items())}" if names else _masks(len(found))
-    rows = [_row(found, i) for i in range(len(found))]
+    rows = [_row(found, i) for i in range(min(len(found), _ROWS))]
+    if len(found) > _ROWS:
+        rows.append(f"  and {len(found) - _ROWS} more")
     return "\n".join([head, *rows])
 
 

@@ -128,8 +128,12 @@ def _classes(
     found: dict[str, list[Shown]] = {}
     for example in examples:
         ctx.check()
-        mask = example.mask if isinstance(example, Example) else _in_box(example, look)
-        found.setdefault(example.name or "", []).append(like.shown(look.patches(example.image), mask))
+        patches = look.patches(example.image)
+        if isinstance(example, Example):
+            one = like.shown(patches, example.mask)
+        else:
+            one = like.shown_one(patches, _in_box(example, look))
+        found.setdefault(example.name or "", []).append(one)
     return list(found), list(found.values())
 
 

@@ -6,9 +6,12 @@ suppression keeps the best of those that are nearly the same. Nested masks stay:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from manylens.models.regions import scoring
+from manylens.models.regions.hierarchy import Tree
 from manylens.models.regions.solver import Candidate, Level, Scene
 
 MOST = 100  # masks
@@ -20,6 +23,7 @@ WITHIN = 0.9  # share of a region inside another, above which it may be a part o
 LARGER, SCENERY = 2.0, 0.5
 # Logits: below the first a node is a heap of superpixels; the score is 0.5 at the second, and grows over the third.
 FLOOR, MIDDLE, SPREAD = 2.0, 4.0, 2.0
+LEAST_EDGE = 0.12  # mean edge probability along an outline: what the network sees in a picture of one colour is less
 
 
 def everything(scene: Scene, *, most: int = MOST) -> list[Candidate]:
@@ -34,15 +38,12 @@ def everything(scene: Scene, *, most: int = MOST) -> list[Candidate]:
         subpart. None where nothing stands out, as in a picture of one colour.
     """
     regions = scene.regions()
-    nodes = np.concatenate([tree.members(np.arange(len(tree.parent))) for tree in scene.trees()])
-    members = np.unique(nodes, axis=0)
-    share = regions.areas(members) / regions.sizes.sum()
-    members = members[(share >= SMALLEST) & (share <= LARGEST)]
+    members = nodes_of(regions, scene.trees(), SMALLEST, LARGEST)
     if not len(members):
         return []
     cues = scoring.appearance(regions, members)
     logits = cues[:, :3] @ scoring.APPEARANCE + scoring.size_prior(cues)
-    stands_out = logits > FLOOR
+    stands_out = (logits > FLOOR) & (cues[:, 0] > LEAST_EDGE)
     members, logits = members[stands_out], logits[stands_out]
     picks = _distinct(logits, scoring.overlap(members, regions.sizes), most)
     levels = _levels(members[picks], regions.sizes)
@@ -51,6 +52,17 @@ def everything(scene: Scene, *, most: int = MOST) -> list[Candidate]:
         Candidate(scene.full(members[k]), float(score), level)
         for k, score, level in zip(picks, scores, levels, strict=True)
     ]
+
+
+def nodes_of(regions: scoring.Regions, trees: Sequence[Tree], smallest: float, largest: float) -> np.ndarray:
+    """All different nodes between two shares of the picture, bool (K, N)."""
+    least, most = smallest * regions.sizes.sum(), largest * regions.sizes.sum()
+    found = []
+    for tree in trees:
+        area = tree.sums(regions.sizes)
+        found.append(tree.members(np.flatnonzero((area >= least) & (area <= most))))
+    packed = np.unique(np.packbits(np.concatenate(found), axis=1), axis=0)
+    return np.unpackbits(packed, axis=1, count=len(regions.sizes)).astype(bool)
 
 
 def _distinct(logits: np.ndarray, iou: np.ndarray, most: int) -> list[int]:

@@ -16,11 +16,14 @@ import numpy as np
 from manylens.models.dense import matching
 from manylens.models.dense.grids import cover, unit
 from manylens.models.regions import candidates, scoring
+from manylens.models.regions.everything import nodes_of
 from manylens.models.regions.solver import Scene
 
 NEIGHBOURS = 5  # patches that speak for or against a patch
 SURE, UNLIKE = 0.5, 0.3  # evidence from where on, and below which, a region speaks for the scene itself
 FIT = 10.0  # logits for an overlap of 1 with the evidence
+EDGE = 0.25  # share of the thing in a patch, of the most in any, that makes it neither the thing nor what is beside it
+TWIN = 0.75  # share of a thing's likeness to itself from which on a patch may be of another instance of it
 LOOKS = 0.5  # weight of what looks like a region
 # Likeness of a find to its examples (a mean cosine, and a tenth of the evidence) of which the score is 0.5, and the
 # likeness over which the score grows. Set on made pictures that show or lack what the examples show.
@@ -47,6 +50,18 @@ class Found:
 def shown(patches: np.ndarray, mask: np.ndarray) -> matching.Shown:
     """An example: patch features float (gh, gw, C) of its picture, and the mask bool (H, W) of the thing."""
     return matching.Shown(patches, cover(mask, patches.shape[:2]))
+
+
+def shown_one(patches: np.ndarray, mask: np.ndarray) -> matching.Shown:
+    """As ``shown``, for one instance: what else in the picture is nearly as like it as its own parts speaks for nothing.
+
+    It may be another instance, which must not count as what the thing is not.
+    """
+    example = shown(patches, mask)
+    inside, beside = example.inside(), example.cover < EDGE * max(example.cover.max(), 1e-6)
+    own = TWIN * float(np.median(matching.likeness(inside, inside, NEIGHBOURS + 1)))
+    twins = (matching.likeness(unit(patches), inside, NEIGHBOURS) >= own).reshape(beside.shape) & beside
+    return matching.Shown(patches, np.where(twins, EDGE * example.cover.max(), example.cover))
 
 
 def find(scene: Scene, patches: np.ndarray, classes: Sequence[Sequence[matching.Shown]]) -> list[Found]:
@@ -83,10 +98,7 @@ def instances(
     first = evidence(scene, patches, classes)
     own = unit(weights @ patches.reshape(-1, patches.shape[2]).astype(np.float32))
     regions = scene.regions()
-    nodes = np.concatenate([tree.members(np.arange(len(tree.parent))) for tree in scene.trees()])
-    nodes = np.unique(nodes, axis=0)
-    area = regions.areas(nodes) / regions.sizes.sum()
-    nodes = nodes[(area >= SMALLEST) & (area <= LARGEST)]
+    nodes = nodes_of(regions, scene.trees(), SMALLEST, LARGEST)
     if not len(nodes):
         return [[] for _ in classes]
     inside = nodes.astype(np.float32)

@@ -21,7 +21,7 @@ LEVELS = 40  # thresholds of the map
 PEAKS = 3  # separate parts above a threshold that are proposed
 SMALLEST, LARGEST = 0.005, 0.85  # share of the picture
 SPLIT, LOOKS, RIM = 6.0, 0.5, 4.0  # weights of Otsu's criterion, of what looks like a region, of contact with the rim
-LEAST_SPREAD = 0.02  # standard deviation of the map under which nothing stands out
+LEAST_SPREAD = 0.02  # standard deviation of saliency under which nothing stands out
 BEST = 300
 
 
@@ -29,11 +29,10 @@ def main_object(scene: Scene) -> Candidate | None:
     """The main object, with the share of the map's variance that it explains as score; None where all is alike."""
     regions = scene.regions()
     share = regions.sizes / regions.sizes.sum()
-    salient = stands_out(regions)
-    middle = float(share @ salient)
-    variance = float(share @ (salient - middle) ** 2)
-    if variance < LEAST_SPREAD**2:
+    if _variance(regions.features[:, -1] / SALIENCY, share) < LEAST_SPREAD**2:
         return None
+    salient = stands_out(regions)
+    middle, variance = float(share @ salient), _variance(salient, share)
     members = _propose(regions, scene.trees(), salient, share)
     area = members @ share
     fits = (area >= SMALLEST) & (area <= LARGEST)
@@ -48,6 +47,10 @@ def main_object(scene: Scene) -> Candidate | None:
     (pick, *_), _ = scoring.choose(logits[best], scoring.overlap(members[best], regions.sizes), 1)
     chosen = best[pick]
     return Candidate(scene.full(members[chosen]), float(np.clip(split[chosen], 0, 1)), "whole")
+
+
+def _variance(values: np.ndarray, share: np.ndarray) -> float:
+    return float(share @ (values - share @ values) ** 2)
 
 
 def stands_out(regions: scoring.Regions) -> np.ndarray:

@@ -84,7 +84,14 @@ class Scene:
 
     def full(self, member: np.ndarray) -> np.ndarray:
         """A set of superpixels, bool (N,), as a mask of the picture's size without specks, bool (H, W)."""
-        return to_full(tidy(member[self.labels], []), (self.height, self.width))
+        mask = np.zeros(self.labels.shape, bool)
+        if member.any():
+            x0, y0 = self.boxes[member, :2].min(axis=0)
+            x1, y1 = self.boxes[member, 2:].max(axis=0)
+            # A rim of one pixel, so that all around the set is one background, as in the whole picture.
+            clean = tidy(np.pad(member[self.labels[y0:y1, x0:x1]], 1), [])
+            mask[y0:y1, x0:x1] = clean[1:-1, 1:-1]
+        return to_full(mask, (self.height, self.width))
 
 
 @dataclass
