@@ -102,7 +102,7 @@ def test_licence_and_size_are_shown_before_anything_comes(catalog: Catalog, stor
             "manylens/minilm: 83.5 MB to fetch; licence Apache-2.0 "
             "(as the model card in the wheel declares; the wheel itself is MIT)",
         ),
-        ("facebook/dinov2-small", "facebook/dinov2-small: about 88.0 MB to fetch; licence Apache-2.0"),
+        ("facebook/dinov2-small", "facebook/dinov2-small: about 88.2 MB to fetch; licence Apache-2.0"),
         ("no/row", "no/row: size not known to fetch; licence see the model page"),
     ],
 )

@@ -141,17 +141,22 @@ class Features:
             kept = [self._kept(identity, need, ctx) for identity, need in zip(ids, needs, strict=True)]
             new = {(ids[i], needs[i].view.tag): needs[i] for i, found in enumerate(kept) if found is None}
             prepared = list(pool.map(lambda need: need.view.prepare(need.image.array), new.values()))
-        fresh = dict(zip(new, self._encoded(prepared, ctx), strict=True)) if new else {}
-        answers: list[tuple[Layers, str]] = []
-        for identity, need, found in zip(ids, needs, kept, strict=True):
-            if found is not None:
-                answers.append(found)
-                continue
-            layers = {layer: fresh[identity, need.view.tag][layer] for layer in need.layers}
-            for layer, array in layers.items():
-                ctx.store.put(self._key(identity, need.view, layer), {layer: array})
-            answers.append((layers, "miss"))
-        return answers
+            fresh = dict(zip(new, self._encoded(prepared, ctx), strict=True))
+            wanted: dict[tuple[str, str], tuple[Need, set[str]]] = {}
+            for identity, need, found in zip(ids, needs, kept, strict=True):
+                if found is None:
+                    wanted.setdefault((identity, need.view.tag), (need, set()))[1].update(need.layers)
+
+            def keep(place: tuple[str, str]) -> None:
+                need, layers = wanted[place]
+                for layer in layers:
+                    ctx.store.put(self._key(place[0], need.view, layer), {layer: fresh[place][layer]})
+
+            list(pool.map(keep, wanted))  # writing leaves the interpreter free, too
+        return [
+            found or ({layer: fresh[identity, need.view.tag][layer] for layer in need.layers}, "miss")
+            for identity, need, found in zip(ids, needs, kept, strict=True)
+        ]
 
     def stream(self, images: Iterator[Image], view: View, ctx: Context) -> Iterator[np.ndarray]:
         """Patch features of pictures one after the other; none is kept, so that a long video costs no memory."""

@@ -174,19 +174,15 @@ def encoder(
     opened = Opened(load(files, name), weights.shape(files, name))
 
     class Encoder(torch.nn.Module):
-        mean: torch.Tensor
-        std: torch.Tensor
-
         def __init__(self) -> None:
             super().__init__()
             self.model = opened.model
-            self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
-            self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
 
         def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            kept = next(self.model.parameters()).dtype
-            pixels = (pictures.float() * scale - self.mean.float()) / self.std.float()
-            found = opened.features(pixels.permute(0, 3, 1, 2).to(kept))
+            # Not buffers: those would become half precision with the weights.
+            offset, factor = (torch.tensor(values, device=pictures.device) for values in (mean, std))
+            pixels = (pictures.float() * scale - offset) / factor
+            found = opened.features(pixels.permute(0, 3, 1, 2).to(next(self.model.parameters()).dtype))
             return tuple(found[name] for name in ("token", "patches", "attention", "logits") if name in found)
 
     return Encoder()
