@@ -47,6 +47,14 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory):
+    """A home of its own: a compiled form kept by an earlier run would hide what the code computes now."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MANYLENS_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     model = kit.noisy(SegGptForImageSegmentation(SegGptConfig(**CONFIG)), seed=1)

@@ -165,7 +165,10 @@ class _Layer(nn.Module):
         by_column = torch.matmul(grid.transpose(2, 3), self.table_w).transpose(2, 3).flatten(2, 3)
         wide_query = torch.cat([scaled, by_row, by_column], dim=-1)
         wide_key = torch.cat([key, self.place.expand(key.shape[0], key.shape[1], -1, -1)], dim=-1)
-        return F.scaled_dot_product_attention(wide_query, wide_key, value, scale=1.0)
+        if torch.jit.is_tracing():  # OpenVINO's attention takes values of another width
+            return F.scaled_dot_product_attention(wide_query, wide_key, value, scale=1.0)
+        wide_value = F.pad(value, (0, self.rows + self.columns))  # torch's falls back to a slow one where widths differ
+        return F.scaled_dot_product_attention(wide_query, wide_key, wide_value, scale=1.0)[..., : value.shape[-1]]
 
 
 def _places(rows: int, columns: int) -> torch.Tensor:

@@ -124,7 +124,7 @@ class Networks:
         def example() -> Sequence[torch.Tensor]:
             import torch
 
-            return (torch.zeros(2, 3, height, width),)
+            return (torch.zeros(1, 3, height, width),)
 
         return Blueprint("patches", module, example, ("planes",), ("tokens",), {"planes": (-1, 3, height, width)})
 
@@ -139,8 +139,8 @@ class Networks:
         def example() -> Sequence[torch.Tensor]:
             import torch
 
-            examples = torch.zeros(2, count, channels)
-            return examples, examples, examples[:1], torch.ones(1)
+            tokens = torch.zeros(1, count, channels)  # one example traces fastest; their number stays free
+            return tokens, tokens, tokens, torch.ones(1)
 
         free = (-1, count, channels)
         names = ("pictures", "masks", "query", "ensemble")
