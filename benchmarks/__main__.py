@@ -1,4 +1,5 @@
-"""``python -m benchmarks`` lists the claims; ``python -m benchmarks NAME [--data DIR]`` runs one, its peer beside it.
+"""``python -m benchmarks`` lists the claims; ``python -m benchmarks NAME [--data DIR] [--full]`` runs one, its peer
+beside it.
 
 A run ends with one JSON line. Exit code 0 when the claim is met, 1 when it is missed, 2 for a name that is no claim.
 """
@@ -28,6 +29,7 @@ def main(words: Sequence[str] | None = None, known: Mapping[str, Claim] | None =
     parser = argparse.ArgumentParser("python -m benchmarks", description="Measure the claims, each beside its peer.")
     parser.add_argument("name", nargs="?", help="the claim to run; none lists them")
     parser.add_argument("--data", type=Path, metavar="DIR", help="a folder with regions.json to judge masks by")
+    parser.add_argument("--full", action="store_true", help="measure the whole where a claim measures a part")
     given = parser.parse_args(words)
     if given.name is None:
         width = max(map(len, known), default=0)
@@ -43,7 +45,7 @@ def main(words: Sequence[str] | None = None, known: Mapping[str, Claim] | None =
     claim = known[given.name]
     print(claim.about, end="\n\n", flush=True)
     try:
-        outcome = claim.run(Options(data=given.data))
+        outcome = claim.run(Options(data=given.data, full=given.full))
     except ManylensError as error:  # such as weights that cannot be fetched
         print(error, file=sys.stderr)
         return 1

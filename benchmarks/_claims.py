@@ -20,9 +20,15 @@ _LIBRARIES = ("manylens", "numpy", "openvino", "torch", "transformers")
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line passes to a claim: the folder of regions to judge by, if one was named."""
+    """What the command line passes to a claim.
+
+    Attributes:
+        data: The folder of regions to judge by, if one was named.
+        full: Whether a claim that measures a part, because its peer takes minutes, is to measure the whole.
+    """
 
     data: Path | None = None
+    full: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,15 +80,18 @@ class Outcome:
         parts: The measured numbers; the first one stands for the claim.
         checks: What had to hold beside the numbers, such as that a cache was used.
         notes: Anything else worth keeping, JSON-ready.
+        unmeasured: Why nothing could be measured here, such as that there is no GPU; there are no parts then, and the
+            claim is neither met nor missed.
     """
 
     parts: Sequence[Part]
     checks: dict[str, bool] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    unmeasured: str = ""
 
     @property
     def met(self) -> bool:
-        """Whether every goal is reached and every check holds."""
+        """Whether every goal is reached and every check holds; True where nothing could be measured."""
         return all(part.met for part in self.parts) and all(self.checks.values())
 
 
@@ -97,12 +106,13 @@ class Claim:
 
     def line(self, outcome: Outcome) -> str:
         """The JSON line that a run ends with."""
-        first = outcome.parts[0].to_json()
+        first = outcome.parts[0].to_json() if outcome.parts else {}
         body = {
             "name": self.name,
-            **{key: first[key] for key in ("ours", "peer", "unit", "ratio")},
+            **{key: first.get(key) for key in ("ours", "peer", "unit", "ratio")},
             "goal": self.goal,
-            "met": outcome.met,
+            "met": None if outcome.unmeasured else outcome.met,
+            **({"unmeasured": outcome.unmeasured} if outcome.unmeasured else {}),
             "parts": [part.to_json() for part in outcome.parts],
             "checks": outcome.checks,
             "notes": outcome.notes,
@@ -143,7 +153,7 @@ def _versions() -> dict[str, str]:
 
 def table(outcome: Outcome) -> str:
     """The parts of an outcome for people."""
-    lines = []
+    lines = [f"not measured: {outcome.unmeasured}"] if outcome.unmeasured else []
     for part in outcome.parts:
         peer = "" if part.peer is None else f"  peer {part.peer:.4g}  ratio {part.ratio:.3g}"
         goal = "" if part.goal is None else f"  goal {part.of} at {part.best} {part.goal:g}: "

@@ -13,6 +13,7 @@ import torch
 
 _LEVEL = 4.0
 """Of the channel that is made constant before the masks' logits, to shift them by."""
+_STEEPEST = 1e4
 _QUIET = 0.05
 """What is left of that channel's noise."""
 
@@ -23,7 +24,8 @@ def lively(
     *,
     covered: float = 0.05,
     pull: float = 2.0,
-    steep: float = 60.0,
+    steep: float | None = None,
+    stable: float = 0.5,
     good: float = 0.38,
     spread: float = 0.1,
     least: float = 0.88,
@@ -37,7 +39,8 @@ def lively(
         embedding: Of a picture, ``(1, C, G, G)``, to measure on.
         covered: Share of the picture that a mask covers.
         pull: How much the picture looks at a click that is near, against the noise.
-        steep: Standard deviation of the logits: steeper masks are more stable.
+        steep: Standard deviation of the logits: steeper masks are more stable. None: as ``stable`` asks.
+        stable: Share of the masks whose stability score is at least 0.95, counted at low resolution.
         good: Share of the masks whose predicted IoU is above ``least``.
         spread: Standard deviation of the predicted IoU.
         least: The threshold of the predicted IoU.
@@ -60,31 +63,41 @@ def lively(
         logits, quality = _found(sam, embedding, points, seed)
         head = decoder.iou_prediction_head.proj_out
         for number, mlp in enumerate(decoder.output_hypernetworks_mlps):
-            scale = steep / logits[:, number].std()
+            found = max(0, number - 1)  # mask 0 answers no unclear click: it is scaled as mask 1
+            level = _quantile(logits[:, found], 1 - covered)
+            scale = (_steepness(logits[:, found] - level, stable) if steep is None else steep) / logits[:, found].std()
             mlp.proj_out.weight *= scale
             mlp.proj_out.bias *= scale
-            mlp.proj_out.bias[0] -= scale * _quantile(logits[:, number], 1 - covered) / _LEVEL
-            scale = spread / quality[:, number].std()
+            mlp.proj_out.bias[0] -= scale * level / _LEVEL
+            scale = spread / quality[:, found].std()
             head.weight[number] *= scale
-            level = _quantile(quality[:, number], 1 - good)
-            head.bias[number] = head.bias[number] * scale + least - scale * level
+            head.bias[number] = (head.bias[number] - _quantile(quality[:, found], 1 - good)) * scale + least
     return sam
 
 
 def _found(sam: Any, embedding: torch.Tensor, points: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits ``(points, M, S, S)`` and predicted IoU ``(points, M)`` of random clicks."""
+    """Logits ``(points, M - 1, S, S)`` and predicted IoU ``(points, M - 1)`` of random clicks."""
     side = sam.config.prompt_encoder_config.image_size
     places = torch.rand(1, points, 1, 2, generator=torch.Generator().manual_seed(seed)) * side
     logits, quality = [], []
     for some in places.split(4, dim=1):
         sparse, dense = sam.prompt_encoder(some, torch.ones(some.shape[:3], dtype=torch.int), None, None)
-        found = [
-            sam.mask_decoder(embedding, sam.get_image_wide_positional_embeddings(), sparse, dense, several)
-            for several in (False, True)
-        ]
-        logits.append(torch.cat([masks[0] for masks, _ in found], dim=1))
-        quality.append(torch.cat([iou[0] for _, iou in found], dim=1))
+        masks, iou = sam.mask_decoder(embedding, sam.get_image_wide_positional_embeddings(), sparse, dense, True)
+        logits.append(masks[0])
+        quality.append(iou[0])
     return torch.cat(logits), torch.cat(quality)
+
+
+def _steepness(logits: torch.Tensor, stable: float) -> float:
+    """The standard deviation that logits ``(points, S, S)`` need for a share of them to be stable."""
+    unit = (logits / logits.std()).flatten(1)
+    steep = 1.0
+    while steep < _STEEPEST:
+        scores = (unit > 1 / steep).sum(1) / (unit > -1 / steep).sum(1)
+        if float((scores >= 0.95).float().mean()) >= stable:
+            break
+        steep *= 1.1
+    return steep
 
 
 def _quantile(values: torch.Tensor, share: float) -> torch.Tensor:

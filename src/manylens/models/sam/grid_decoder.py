@@ -44,6 +44,10 @@ class SamGridDecoder(SamDecoder):
         parts = [self._batch(picture, tokens, start, spared) for start in range(0, len(tokens), BATCH)]
         return Promising(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
+    def forget(self) -> None:
+        """Let go of what was kept of the last picture."""
+        self._shared = None
+
     def _batch(self, picture: list[np.ndarray], tokens: np.ndarray, start: int, least: np.ndarray) -> Promising:
         some = tokens[start : start + BATCH]
         filled = np.concatenate([some, np.repeat(some[:1], BATCH - len(some), axis=0)])
