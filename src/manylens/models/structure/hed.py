@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from manylens.catalog import Row
 
 LONG_SIDE = 1024
-"""Pixels of the longer side that the network sees at most; its memory is then about 700 MB. Larger photos are reduced
+"""Pixels of the longer side that the network sees at most; its memory is then about 900 MB. Larger photos are reduced
 for it, and the map is brought back to their size."""
 
 _THICK = 3.0 / 512
