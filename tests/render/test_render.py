@@ -114,6 +114,21 @@ def test_files_hold_the_result(tmp_path):
     assert (cutout[..., 3] > 0).sum() == 900
 
 
+def test_many_masks_go_into_a_folder_and_are_said_in_short(tmp_path):
+    masks = np.zeros((30, 60, 80), bool)
+    for i, mask in enumerate(masks):
+        mask[2 * i : 2 * i + 2, 5:40] = True
+    boxes = [[5, 2 * i, 40, 2 * i + 2] for i in range(30)]
+    many = detections(boxes, np.linspace(0.9, 0.1, 30), masks=masks, levels=["part"] * 30, objects=range(30))
+    files = write_result(many, IMAGE, tmp_path, "photo-segment")
+    assert [path.parent.name for path in files].count("photo-segment-masks") == 30
+    assert len(files) == 33
+    last = np.asarray(PIL.Image.open(tmp_path / "photo-segment-masks" / "photo-segment-30-part-mask.png")) > 0
+    assert (last == masks[29]).all()
+    assert say(many).splitlines()[0] == "30 masks"
+    assert say(many).endswith("and 10 more")
+
+
 def test_arrays_and_made_pictures(tmp_path):
     files = write_result(Embedding(np.ones(3, np.float32), "s"), None, tmp_path, "text-embed")
     assert np.load(files[0], allow_pickle=False)["vector"].tolist() == [1, 1, 1]

@@ -53,7 +53,7 @@ def shown(patches: np.ndarray, mask: np.ndarray) -> matching.Shown:
 
 
 def shown_one(patches: np.ndarray, mask: np.ndarray) -> matching.Shown:
-    """As ``shown``, for one instance: what else in the picture is nearly as like it as its own parts speaks for nothing.
+    """As ``shown``, for one instance: what else in its picture is nearly as like it as its own parts is no evidence.
 
     It may be another instance, which must not count as what the thing is not.
     """
