@@ -10,8 +10,14 @@ from benchmarks.click_quality import anywhere, cuts_counted, interval
 
 KEYS = {"name", "ours", "peer", "unit", "ratio", "goal", "met"}
 NAMES = {"ap", "bootstrap", "budget", "click", "click-quality", "cold-start", "doctor", "embed-folder"} | {
+    "dense-folder",
+    "gpu-encode",
     "mask-memory",
     "pq",
+    "sam-click",
+    "sam-encode",
+    "sam-everything",
+    "second-visit",
 }
 
 
@@ -37,6 +43,14 @@ def test_every_claim_is_found_and_says_what_it_is():
         assert "\n" not in claim.goal
         assert "Peer: " in claim.about
         assert "Measured: " in claim.about
+
+
+def test_what_cannot_be_measured_here_is_neither_met_nor_missed(capsys):
+    claim, _ = fake(Outcome([], unmeasured="no GPU here"))
+    assert main(["fake"], {"fake": claim}) == 0
+    *_, told, line = capsys.readouterr().out.splitlines()
+    assert told == "not measured: no GPU here"
+    assert json.loads(line)["met"] is None
 
 
 def test_no_name_lists_the_claims(capsys):

@@ -102,17 +102,27 @@ def resize_matrix(low: int, side: int, inner: int, photo: int) -> np.ndarray:
         inner: Pixels of it that the photo fills.
         photo: Pixels of the photo.
     """
-    matrix = (_bilinear(inner, photo) @ _bilinear(low, side)[:inner]).astype(np.float32)
+    middle = _bilinear(low, side)
+    first, second, weight = _taps(inner, photo)
+    matrix = ((1 - weight) * middle[first] + weight * middle[second]).astype(np.float32)
     matrix.flags.writeable = False
     return matrix
 
 
 def _bilinear(old: int, new: int) -> np.ndarray:
-    """The matrix ``(new, old)`` of a bilinear resize: half-pixel centres, edges repeated, no antialiasing."""
+    """The matrix ``(new, old)`` of a bilinear resize."""
+    first, second, weight = _taps(old, new)
+    matrix = np.zeros((new, old))
+    np.put_along_axis(matrix, first[:, None], 1 - weight, axis=1)
+    matrix[np.arange(new), second] += weight[:, 0]
+    return matrix
+
+
+def _taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The two sources of each place, ``(new,)``, and the weight ``(new, 1)`` of the second one.
+
+    Half-pixel centres, edges repeated, no antialiasing.
+    """
     centre = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
     first = np.floor(centre).astype(int)
-    weight = centre - first
-    matrix = np.zeros((new, old))
-    matrix[np.arange(new), first] = 1 - weight
-    matrix[np.arange(new), np.minimum(first + 1, old - 1)] += weight
-    return matrix
+    return first, np.minimum(first + 1, old - 1), (centre - first)[:, None]
