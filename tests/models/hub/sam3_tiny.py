@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tests.models.hub import kit
 
 SIDE, WIDTH = 64, 128
-"""The memory of a video is 64 channels wide in transformers, whatever the config says, and the maps have to be wider."""
+"""The memory of a video is 64 channels wide in transformers, whatever the config says, and maps have to be wider."""
 WORDS = ("cat", "dog", "red", "cup", "visual", "picture", "of", "a")
 
 

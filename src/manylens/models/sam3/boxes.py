@@ -15,7 +15,7 @@ from manylens.tasks.geometry import Box
 
 
 def shares(boxes: Sequence[Box], size: tuple[int, int]) -> np.ndarray:
-    """Boxes ``xyxy`` in pixels of a picture as float32 ``(N, 4)``: centre x and y, width, height, shares of the picture.
+    """Boxes ``xyxy`` in pixels of a picture as float32 ``(N, 4)``: centre, width, height, as shares of the picture.
 
     Args:
         boxes: At least one.

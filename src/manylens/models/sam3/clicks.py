@@ -1,8 +1,8 @@
 """SAM 3's tracker: that of SAM 2, on the patch tokens that the detector shares.
 
 transformers' ``Sam3TrackerModel`` adds the learnt "no memory" vector to the neck's coarsest map, which the decoder does
-not read, so that with the published config it is lost; here it is added to the embedding, as in Meta's own predictor and
-in transformers' ``Sam3TrackerVideoModel``.
+not read, so that with the published config it is lost; here it is added to the embedding, as in Meta's own predictor
+and in transformers' ``Sam3TrackerVideoModel``.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class Trunk(nn.Module):
 
 
 class Neck(nn.Module):
-    """Patch tokens ``(1, h * w, C)`` to maps, the finest first: ``(1, D, 4h, 4w)``, ``(1, D, 2h, 2w)``, ``(1, D, h, w)``.
+    """Patch tokens ``(1, h * w, C)`` to maps, fine to coarse: ``(1, D, 4h, 4w)``, ``(1, D, 2h, 2w)`` ``(1, D, h, w)``.
 
     The neck's coarsest map is used by nothing and not computed.
     """
@@ -54,7 +54,7 @@ class TrackerNeck(nn.Module):
 
 
 class Words(nn.Module):
-    """Token ids int64 ``(1, L)`` to a prompt ``(1, L, D)``; a token sees only those before it, so what pads is harmless."""
+    """Token ids int64 ``(1, L)`` to a prompt ``(1, L, D)``; none sees those after it, so padding is harmless."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -98,8 +98,8 @@ class Finder(nn.Module):
 
     Inputs of :meth:`forward`: the maps of :class:`Neck` and ``prompt`` ``(1, P, D)``.
 
-    Outputs: scores ``(Q,)`` in 0..1, weighted by whether the picture shows such a thing at all; boxes ``(Q, 4)`` xyxy as
-    shares of the picture; mask logits ``(Q, 4h, 4w)``.
+    Outputs: scores ``(Q,)`` in 0..1, weighted by whether the picture shows such a thing at all; boxes ``(Q, 4)`` xyxy
+    as shares of the picture; mask logits ``(Q, 4h, 4w)``.
     """
 
     def __init__(self, model: Any) -> None:
