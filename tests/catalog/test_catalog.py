@@ -24,7 +24,8 @@ def shipped() -> Catalog:
         ("segment", {"points"}, "manylens/regions-s"),
         ("segment", {"points", "box"}, "manylens/regions-s"),
         ("segment", {"text"}, "manylens/words-to-mask"),
-        ("segment", {"like"}, "BAAI/seggpt-vit-large"),
+        ("segment", {"like"}, "manylens/regions-s"),
+        ("segment", {"text", "like"}, "facebook/sam3"),
         ("detect", {"closed"}, "manylens/ssd-coco"),
         ("classify", {"closed"}, "manylens/efficientnet-lite3"),
         ("embed", {"image"}, "manylens/vit-s"),
@@ -50,7 +51,7 @@ def test_embedded_only_leaves_out_what_needs_a_hub(shipped: Catalog) -> None:
 
 
 def test_no_row_does_all_at_once(shipped: Catalog) -> None:
-    assert shipped.for_task("segment", frozenset({"points", "text"})) == []
+    assert shipped.for_task("segment", frozenset({"points", "semantic"})) == []
     assert shipped.for_task("no such task") == []
 
 
@@ -68,11 +69,10 @@ def test_the_capability_words_are_those_of_the_requests() -> None:
 
 def test_families_agree_with_the_rows(shipped: Catalog) -> None:
     """A hub row that is opened as a folder does what its row says."""
-    known = {family.name: family for family in families()}
     for row in shipped:
         if row.source == "hub":
-            for task, words in row.tasks.items():
-                assert words <= known[row.family].tasks[task], row.id
+            known = [family.tasks for family in families() if family.name == row.family]
+            assert any(all(words <= tasks.get(task, set()) for task, words in row.tasks.items()) for tasks in known)
 
 
 def test_the_parts_of_a_composed_row(shipped: Catalog) -> None:
