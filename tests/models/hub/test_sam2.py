@@ -216,6 +216,7 @@ class TestPictures:
 
     def test_a_checkpoint_for_pictures_serves_pictures_only(self, pictures: Path, picture: Image) -> None:
         still = kit.opened(pictures)
+        assert set(still.row.tasks) == {"segment"}
         assert len(kit.run(still, SegmentRequest.of(image=picture, box=(20, 10, 50, 40)))) == 1
         with pytest.raises(UnsupportedError, match="for pictures, without the memory of a video"):
             kit.run(still, TrackRequest.of(video=sam2_tiny.frames(2), points=[(5, 5)]))
