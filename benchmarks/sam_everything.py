@@ -7,7 +7,8 @@ points, a quarter of the usual one (4 of the peer's 16 batches of 64), or with `
 The weights are noise, and so is the embedding, but the heads are shifted and scaled so that as many masks pass as of a
 trained SAM on a photograph: 38 % of the candidates have a predicted IoU above 0.88, and half of those are stable. Both
 sides have the same weights, embedding and thresholds. Masks of noise all reach across the photo, so that suppression by
-boxes would leave one of them: its threshold is 1 on both sides, and all that pass are drawn and compared. The claim is made in float32; half precision is beside it.
+boxes would leave one of them: its threshold is 1 on both sides, and all that pass are drawn and compared.
+The claim is made in float32; half precision is beside it.
 """
 
 from __future__ import annotations
