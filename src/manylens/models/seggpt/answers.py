@@ -3,6 +3,10 @@
 Kept exactly, and no more: the patch embedding of every example picture, painted mask and asked picture, which is all
 that depends on one of them alone, and the painted colours of a picture with given examples. A second question with the
 same examples starts from their tokens; the same question again runs nothing, also in a new process.
+
+The tokens save little: of the about 1,600 GFLOP of a ViT-L with one example they are 2.5. The first layer's queries,
+keys and values of the example would be 10 more, and are the last that can be kept: in that layer's attention the
+example looks at the asked picture. To keep more would mean another result, so it is not offered.
 """
 
 from __future__ import annotations

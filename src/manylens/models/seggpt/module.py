@@ -3,11 +3,11 @@
 The reference repeats the asked picture under every example and runs all these canvases through every layer. With
 feature ensemble the asked half of all of them is the same at every layer: its attention output is averaged over the
 examples before it is added. So here that half is one, beside N example halves, instead of N; only its attention, which
-looks at each example in turn, is computed N times. Nothing is left out: up to the order of sums the result is the
-reference's. The decoder paints only the half that is read.
+looks at each example in turn, is computed N times: N + 1 halves go through the matrices instead of 2 N. Nothing is left
+out: up to the order of sums the result is the reference's. The decoder paints only the half that is read.
 
-What belongs to a plane (a picture, or a painted mask) alone ends where attention begins: its patch embedding. That is
-a module of its own, so that it can be kept. From the first attention on, an example's tokens depend on the asked
+What belongs to a plane (a picture, or a painted mask) alone ends where attention begins. Its patch embedding is a module
+of its own, so that it can be kept (:mod:`manylens.models.seggpt.answers`). From the first attention on, an example's tokens depend on the asked
 picture, so nothing deeper of an example can be kept without changing the result.
 """
 
@@ -42,7 +42,8 @@ class Painter(nn.Module):
     - masks ``(N, n, D)``: of their painted masks;
     - query ``(1, n, D)``: of the asked picture;
     - ensemble ``(1,)``: 1 with two examples or more, else 0. The layer that joins the streams of pictures and masks
-      averages both together in the reference's feature ensemble, which a single example does not have.
+      averages both together in transformers' feature ensemble, which a single example does not have (the authors' own
+      code averages each stream for itself there; transformers is what is followed).
 
     Output: colours ``(3, h, w)``, normalised as the planes are.
 
