@@ -55,6 +55,10 @@ class UnsupportedError(UserError):
     """The model, or every model at hand, cannot do what the request needs."""
 
 
+class LicenceError(UserError):
+    """A model's licence forbids commercial use, and nobody has accepted that yet."""
+
+
 class BudgetError(UserError):
     """A model, or a cost, can never fit the budget that was given."""
 

@@ -155,7 +155,7 @@ HUB_FILES = {
 }
 
 
-def serve_repository(server: Server, repo: str, files: dict[str, bytes]) -> None:
+def serve_repository(server: Server, repo: str, files: dict[str, bytes], card: dict[str, str] | None = None) -> None:
     siblings, tree = [], []
     for name, content in files.items():
         large = name.endswith(".safetensors")
@@ -169,7 +169,9 @@ def serve_repository(server: Server, repo: str, files: dict[str, bytes]) -> None
         server.files[path] = content
         server.headers[path] = {"ETag": f'"{sha256(content) if large else oid}"', "X-Repo-Commit": COMMIT}
     info = {"id": repo, "modelId": repo, "sha": COMMIT, "private": False, "tags": [], "downloads": 0, "likes": 0}
-    server.files[f"/api/models/{repo}/revision/main"] = json.dumps({**info, "siblings": siblings}).encode()
+    server.files[f"/api/models/{repo}/revision/main"] = json.dumps(
+        {**info, "siblings": siblings, **({"cardData": card} if card else {})}
+    ).encode()
     server.files[f"/api/models/{repo}/tree/{COMMIT}"] = json.dumps(tree).encode()
 
 

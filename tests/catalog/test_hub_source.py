@@ -13,9 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from manylens.catalog import WeightsStore
+from manylens.catalog import Row, WeightsStore
 from manylens.catalog.sources import hub_client
-from manylens.errors import ManylensError, NetworkError, OutputError, UnknownModelError, UserError, WeightsError
+from manylens.errors import (
+    LicenceError,
+    ManylensError,
+    NetworkError,
+    OutputError,
+    UnknownModelError,
+    UserError,
+    WeightsError,
+)
 
 from .helpers import COMMIT, CONFIG, HUB_FILES, Server, hub_row, leftovers, serve_repository
 
@@ -114,6 +122,34 @@ def test_a_pipeline_brings_the_parts_in_its_folders(hub: Server, store: WeightsS
     others = {"v1-5-pruned.safetensors": b"all in one", "unet/diffusion_pytorch_model.fp16.safetensors": b"half"}
     serve_repository(hub, "owner/pipeline", {**parts, **others})
     assert set(store.ensure(hub_row("owner/pipeline"), **quiet)) == set(parts)
+
+
+# -- the licence that a repository names
+
+
+@pytest.mark.parametrize(
+    ("card", "licence", "refused"),
+    [
+        ({"license": "apache-2.0"}, "apache-2.0", False),
+        ({"license": "cc-by-nc-4.0"}, "cc-by-nc-4.0", True),
+        ({"license": "other", "license_name": "some-research-licence"}, "some-research-licence", True),
+        ({"license": "mit"}, "mit", False),
+        (None, "see the model page", False),
+    ],
+)
+def test_licence_and_size_are_said_before_a_download(
+    hub: Server, store: WeightsStore, card: dict[str, str] | None, licence: str, refused: bool
+) -> None:
+    serve_repository(hub, "owner/name", HUB_FILES, card)
+    told: list[Row] = []
+    how = {"progress": lambda *step: None, "announce": told.append}
+    if refused:
+        with pytest.raises(LicenceError, match=rf"its licence \({licence}\) does not allow commercial use"):
+            store.ensure(hub_row(), **how)
+        assert hub.hits[WEIGHTS] == 0
+    store.ensure(hub_row(), accept_licence=refused, **how)
+    assert told[0].licence == licence
+    assert told[0].download_bytes == len(CONFIG) + len(HUB_FILES["model.safetensors"])
 
 
 # -- the family of a repository that the catalog does not list
@@ -293,7 +329,7 @@ def test_two_processes_that_want_the_same_download_once(hub: Server, store: Weig
         out, err = run.communicate(timeout=60)
         assert (run.returncode, out) == (0, "config.json model.safetensors\n"), err
     assert hub.hits[WEIGHTS] == 1
-    assert hub.hits["/api/models/owner/name/revision/main"] == 1  # The second finds it ready and asks nothing.
+    assert hub.hits["/api/models/owner/name/revision/main"] <= 2  # Each may ask for licence and size, before it waits.
 
 
 def test_a_disk_without_room(hub: Server, store: WeightsStore, quiet: Quiet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from manylens.catalog.families import recognise, with_family
 from manylens.catalog.reader import read_catalog
-from manylens.catalog.row import DEFAULT_PATTERNS, Row
+from manylens.catalog.row import DEFAULT_PATTERNS, UNKNOWN_LICENCE, Row
 from manylens.errors import UnknownModelError
 
-UNKNOWN_LICENCE = "see the model page"
 OWN = "manylens/"
 """Owner of our own ids: such a name is never looked for on a hub."""
 

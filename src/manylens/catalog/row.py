@@ -33,6 +33,8 @@ CAPABILITIES: Mapping[str, frozenset[str]] = {
 }
 """What the models of a task can differ in; a request computes the words it needs. Other tasks have only ``default``."""
 
+UNKNOWN_LICENCE = "see the model page"
+
 DEFAULT_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model")
 """What a hub row fetches when it names nothing: weights as safetensors, configs, tokenizers. Never a pickle."""
 

@@ -17,7 +17,7 @@ from manylens.catalog.sources.folder import FolderSource
 from manylens.catalog.sources.hub import HubSource
 from manylens.catalog.sources.package import PackageSource
 from manylens.catalog.sources.wheel import WheelSource
-from manylens.errors import NetworkError, UserError, WeightsError
+from manylens.errors import LicenceError, NetworkError, WeightsError
 from manylens.runtime import paths
 
 Announce = Callable[[Row], None]
@@ -102,7 +102,7 @@ class WeightsStore:
         Raises:
             WeightsError: A file is corrupted; `pull` repairs it. Or what the source gave is not what the catalog says.
             NetworkError: The source did not answer, or connections are switched off.
-            UserError: The licence has to be accepted first.
+            LicenceError: The licence has to be accepted first.
             OutputError: The disk is full.
         """
         if row.composed:
@@ -184,8 +184,10 @@ class WeightsStore:
     ) -> None:
         if row.source in ("wheel", "hub"):
             self._require_network(row)
+            if row.source == "hub":
+                row = self._hub.described(row)
             if row.commercial is False and not accept_licence:
-                raise UserError(
+                raise LicenceError(
                     f"{row.id}: its licence ({row.licence}) does not allow commercial use",
                     f"run manylens pull {row.id} --accept-licence if that suits you",
                 )

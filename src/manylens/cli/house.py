@@ -80,6 +80,7 @@ def pull(
 
     Shows licence and size first, then a progress bar; resumes, and repairs what is corrupted.
     """
+    from manylens.errors import LicenceError
     from manylens.models import family
     from manylens.session import default_session
 
@@ -88,7 +89,12 @@ def pull(
     for row in rows:
         if row.family:
             family(row.family, row.id)  # what cannot be loaded is not fetched either
-        files = session.weights.pull(row, accept_licence=accept_licence)
+        try:
+            files = session.weights.pull(row, accept_licence=accept_licence)
+        except LicenceError as refusal:
+            if not (sys.stdin.isatty() and typer.confirm(f"{refusal.what}. Fetch it all the same?")):
+                raise
+            files = session.weights.pull(row, accept_licence=True)
         print(f"{row.id}: ready, {len(files)} file{'s' if len(files) != 1 else ''}, {row.bytes / 1e6:.0f} MB")
         for part in session.catalog.parts(row) if model != "embedded" else ():
             session.weights.pull(part, accept_licence=accept_licence)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from manylens.catalog.blobs import Blobs, check_space, write_text, writing
 from manylens.catalog.families import CONFIG, PIPELINE
 from manylens.catalog.growing import file_sizes
 from manylens.catalog.hashing import file_sha256
 from manylens.catalog.progress import ProgressCallback
-from manylens.catalog.row import DEFAULT_PATTERNS, Row, State, short_hash
+from manylens.catalog.row import DEFAULT_PATTERNS, UNKNOWN_LICENCE, Row, State, short_hash
 from manylens.catalog.sources.hub_client import download, repository_info
 from manylens.errors import WeightsError
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
+
+_NON_COMMERCIAL = re.compile(r"(^|[-_ ])nc([-_ ]|$)|non-?commercial|research", re.IGNORECASE)
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".msgpack")
 
@@ -56,6 +59,7 @@ class HubSource:
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
         self._cache = blobs.root / "hub"
+        self._told: dict[tuple[str, str], ModelInfo] = {}  # what a fetch need not ask a second time
 
     def state(self, row: Row) -> State:
         """See `Source.state`."""
@@ -101,6 +105,24 @@ class HubSource:
             return row.weights_hash
         return short_hash(*(f"{name}:{kept.sha256}" for name, kept in sorted(record.files.items())))
 
+    def described(self, row: Row) -> Row:
+        """The row with what its repository says of itself now: the licence of its model card, and its size.
+
+        Raises:
+            NetworkError: The hub did not answer.
+            UnknownModelError: It has no such repository.
+        """
+        info = self._told[row.repo, row.revision] = repository_info(row)
+        card = info.card_data.to_dict() if info.card_data is not None else {}
+        named = str(card.get("license_name") or card.get("license") or "")
+        about: dict[str, Any] = {"hub_bytes": sum(_wanted(row, info).values())}
+        if named and row.licence == UNKNOWN_LICENCE:
+            about |= {"licence": named, "licence_note": "as its model card says"}
+        # What the catalog knows wins; a card can only add that commercial use is not allowed.
+        if row.commercial is None and _NON_COMMERCIAL.search(named):
+            about["commercial"] = False
+        return replace(row, **about)
+
     def fetch(self, row: Row, report: ProgressCallback) -> None:
         """See `Source.fetch`.
 
@@ -117,7 +139,7 @@ class HubSource:
                     self._drop_corrupt(row, record)
                 else:
                     return
-            info = repository_info(row)
+            info = self._told.pop((row.repo, row.revision), None) or repository_info(row)
             wanted = _wanted(row, info)
             total = sum(wanted.values())
             for leftover in self._folder(row).glob("blobs/*.incomplete"):
