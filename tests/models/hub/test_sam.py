@@ -290,6 +290,30 @@ def test_a_batch_gives_what_each_request_gives_alone(opened):
     assert (found[0].mask == found[2].mask).all()
 
 
+def test_a_gpu_encodes_the_new_pictures_of_a_batch_together(folder, opened, monkeypatch):
+    # The processor under a name that is not its usual one stands for a GPU.
+    model = kit.opened(folder, device="cpu:0")
+    runs: list[int] = []
+    encode = model.embeddings
+    monkeypatch.setattr(model, "embeddings", lambda images: runs.append(len(images)) or encode(images))
+    asked = [SegmentRequest.of(image=picture(40 + seed, 50, seed), **CLICK) for seed in (1, 2, 1, 3)]
+    ctx = Context()
+    kept = next(iter(model.run(asked[:1], ctx)))
+    found = list(model.run(asked, ctx))
+    assert runs == [1, 2]
+    assert (found[0].mask == kept.mask).all()
+    for request, one in zip(asked, found, strict=True):
+        alone = kit.run(opened(), request)
+        assert one.metadata["low_res"] == pytest.approx(alone.metadata["low_res"], abs=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_pictures_encoded_together_are_each_alone(engine, opened):
+    model, images = opened(engine=engine), [picture(), picture(30, 80, 2)]
+    for image, together in zip(images, model.embeddings(images), strict=True):
+        assert together == pytest.approx(model.embeddings([image])[0], abs=1e-5)
+
+
 def test_clicks_of_a_session_refine_the_mask_before(folder, tmp_path):
     with Session(home=tmp_path) as session, session.open("segment", EXAMPLES / "cat.jpg", model=str(folder)) as opened:
         first = opened.click(200, 150)

@@ -84,8 +84,11 @@ class Sam(Model):
         """Encode pictures: float32 ``(1, C, G, G)`` each."""
         pictures = np.stack([self.vision.picture(image.array) for image in images])
         inner = np.array([self.vision.canvas(image.size).inner[::-1] for image in images], np.int64)
-        (found,) = self._network("encoder")(pictures, inner)
-        return [np.ascontiguousarray(found[i : i + 1]) for i in range(len(images))]
+        encoder = self._network("encoder")
+        # OpenVINO's graph is for one picture: a processor gains nothing from more.
+        step = 1 if self.settings.engine == "openvino" else len(images)
+        found = [encoder(pictures[i : i + step], inner[i : i + step])[0] for i in range(0, len(images), step)]
+        return [np.ascontiguousarray(one[None]) for part in found for one in part]
 
     def decoder(self, ctx: Context) -> SamDecoder:
         """The mask decoder."""
