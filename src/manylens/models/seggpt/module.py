@@ -6,9 +6,9 @@ examples before it is added. So here that half is one, beside N example halves, 
 looks at each example in turn, is computed N times: N + 1 halves go through the matrices instead of 2 N. Nothing is left
 out: up to the order of sums the result is the reference's. The decoder paints only the half that is read.
 
-What belongs to a plane (a picture, or a painted mask) alone ends where attention begins. Its patch embedding is a module
-of its own, so that it can be kept (:mod:`manylens.models.seggpt.answers`). From the first attention on, an example's tokens depend on the asked
-picture, so nothing deeper of an example can be kept without changing the result.
+What belongs to a plane (a picture, or a painted mask) alone ends where attention begins. Its patch embedding is a
+module of its own, so that it can be kept (:mod:`manylens.models.seggpt.answers`). From the first attention on, an
+example's tokens depend on the asked picture, so nothing deeper of an example can be kept without changing the result.
 """
 
 from __future__ import annotations
