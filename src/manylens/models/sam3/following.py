@@ -47,11 +47,12 @@ class Follower:
         from transformers.models.sam3_video import modeling_sam3_video
 
         # Left alone, transformers skips this work where the package "kernels" is missing, and fetches code where not.
-        modeling_sam3_video.cv_utils_kernel = Kernels()
-        self._model: Any = checkpoint.load(modeling_sam3_video.Sam3VideoModel, files, name)
+        video: Any = modeling_sam3_video
+        video.cv_utils_kernel = Kernels()
+        self._model: Any = checkpoint.load(video.Sam3VideoModel, files, name)
         self._model.detector_model.vision_encoder.backbone = _Trunk(networks, settings.device)
-        self._model.to(settings.device)
-        self._session: Any = modeling_sam3_video.Sam3VideoInferenceSession
+        self._model = self._model.to(settings.device)
+        self._session: Any = video.Sam3VideoInferenceSession
         self._spec, self._settings, self._networks = spec, settings, networks
 
     def run(self, video: Video, asked: Sequence[tuple[str, np.ndarray, int]], ctx: Context) -> Tracks:

@@ -178,8 +178,8 @@ class Sam3(Model):
         if keep:
             found, hit = ctx.store.get_or_compute(key, encode, check=ctx.check)
         else:
-            found, hit = ctx.store.find(key)
-            found = encode() if found is None else found
+            known, hit = ctx.store.find(key)
+            found = encode() if known is None else known
         ctx.notes["cache"] = hit or "miss"
         return found["tokens"].astype(np.float32)
 
