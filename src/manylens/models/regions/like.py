@@ -27,7 +27,7 @@ TWIN = 0.75  # share of a thing's likeness to itself from which on a patch may b
 LOOKS = 0.5  # weight of what looks like a region
 # Likeness of a find to its examples (a mean cosine, and a tenth of the evidence) of which the score is 0.5, and the
 # likeness over which the score grows. Set on made pictures that show or lack what the examples show.
-MIDDLE, SPREAD = 0.58, 0.03
+MIDDLE, SPREAD = 0.56, 0.03
 LEAST = 0.5  # of a score that is no absence
 # Instances: boxes that overlap a better one by more than this, or lie in it by more than that, are the same.
 SAME_BOX, WITHIN_BOX = 0.4, 0.7
