@@ -107,8 +107,9 @@ def test_labels_come_from_the_patches_most_alike_and_near():
     assert memory.margin(features[:20]) > 0.2 > 0 > memory.margin(features[20:])
     assert memory.margin(features[:0]) == -1
     for _ in range(20):
-        memory.recent.append(memory.first)
+        memory.recent.append(Seen(features[20:], places[20:], np.ones(20, np.float32)))
     assert len(memory.recent) == RECENT
+    assert (memory.labels(features, places, None) > 0.5).all()  # how it looks now counts as well
 
 
 def test_colours_find_the_outline_that_patches_do_not_know():
@@ -176,6 +177,14 @@ def test_a_thing_that_leaves_comes_back_elsewhere(model):
     found = overlap(track(model, frames, mask=truth[0]), truth)
     assert found[4:7].all()
     assert found[-2:].min() > 0.9
+
+
+def test_another_thing_in_its_place_is_not_taken_for_it(model):
+    frames, truth = moving(6)
+    purple = (135, 40, 150)  # more like red than like gray, and yet not red
+    frames[3:5] = [scene((purple, mask), seed=9) for mask in truth[3:5]]
+    found = overlap(track(model, frames, mask=truth[0]), [*truth[:3], None, None, truth[5]])
+    assert found.min() > 0.9
 
 
 def test_two_things_keep_their_numbers(model):
