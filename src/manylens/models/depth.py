@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,13 +63,14 @@ class DepthModel(Model):
             ctx.check()
             settings, version = self.settings, f"depth-{self.row.preprocessing}"
             key = Key(request.image.id, self._hash, version, "map", settings.engine, settings.precision)
-            arrays, hit = ctx.store.get_or_compute(
-                key, lambda image=request.image: {"map": self.raw(image)}, check=ctx.check
-            )
+            arrays, hit = ctx.store.get_or_compute(key, partial(self._encode, request.image), check=ctx.check)
             ctx.notes["cache"] = hit or "miss"
             width, height = request.image.size
             full = cv2.resize(arrays["map"], (width, height), interpolation=cv2.INTER_CUBIC).reshape(height, width)
             yield Depth(full, "metric" if self.metric else "relative", inverse=not self.metric)
+
+    def _encode(self, image: Image) -> dict[str, np.ndarray]:
+        return {"map": self.raw(image)}
 
     def raw(self, image: Image) -> np.ndarray:
         """The network's own map, float32 ``(h, w)``."""

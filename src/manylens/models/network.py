@@ -76,6 +76,7 @@ def traced(blueprint: Blueprint) -> openvino.Model:
     """The OpenVINO model of a torch module, by tracing it."""
     import openvino as ov
     import torch
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     example = tuple(blueprint.example())
     shapes = [
@@ -83,7 +84,11 @@ def traced(blueprint: Blueprint) -> openvino.Model:
     ]
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns of every shape that it takes for a constant
-        model = ov.convert_model(blueprint.module(), example_input=example, input=[ov.PartialShape(s) for s in shapes])
+        # Without the tracer's own check, which runs the module twice more.
+        decoder = TorchScriptPythonDecoder(
+            blueprint.module(), example_input=example, trace_kwargs={"check_trace": False}
+        )
+        model = ov.convert_model(decoder, input=[ov.PartialShape(shape) for shape in shapes])
     for port, name in (*zip(model.inputs, blueprint.inputs, strict=True), *_named(model, blueprint)):
         port.get_tensor().set_names({name})
     return model
