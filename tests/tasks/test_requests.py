@@ -133,3 +133,63 @@ def test_all_errors_pickle_with_their_line():
     again = pickle.loads(pickle.dumps(error))
     assert isinstance(again, ManylensError)
     assert (str(again), again.remedy) == ("cat.jpg: no; do this", "do this")
+
+
+class TestExamples:
+    EXAMPLE = {"image": IMAGE, "mask": MASK}
+
+    def test_one_box_example_or_several(self):
+        one = {"image": IMAGE, "box": (1, 1, 5, 5), "name": "cat"}
+        assert request("detect", image=IMAGE, like=one).like == request("detect", image=IMAGE, like=[one]).like
+        assert request("detect", image=IMAGE, like=one).needs() == {"like"}
+        assert request("detect", image=IMAGE, like=None).needs() == {"closed"}
+
+    def test_examples_of_classes(self):
+        asked = request("classify", image=IMAGE, like=[{"image": IMAGE, "name": "cat"}])
+        assert asked.needs() == {"like"}
+        assert len(asked.pictures()) == 2  # what an example shows is part of what was asked
+
+    @pytest.mark.parametrize(
+        ("task", "fields", "said"),
+        [
+            ("detect", {"names": ["cat"], "like": {"image": IMAGE, "box": (1, 1, 5, 5)}}, "names and examples"),
+            ("classify", {"names": ["cat"], "like": [{"image": IMAGE, "name": "a"}]}, "names and examples"),
+            ("classify", {"like": [{"image": IMAGE, "name": ""}]}, "name"),
+            ("segment", {"like": [EXAMPLE, {**EXAMPLE, "name": "cat"}]}, "name all examples, or none"),
+            ("segment", {"like": [{**EXAMPLE, "mask": np.zeros_like(MASK)}]}, "empty"),
+            ("segment", {"like": [{**EXAMPLE, "mask": MASK[:-1]}]}, "own size"),
+            ("segment", {"points": [(1, 1)], "previous": np.zeros(3)}, r"previous is of shape \(3,\)"),
+            ("segment", {"points": [(1, 1)], "threshold": 2}, "threshold"),
+        ],
+    )
+    def test_what_does_not_go_together_is_refused(self, task, fields, said):
+        with pytest.raises(PromptError, match=said):
+            request(task, image=IMAGE, **fields)
+
+    def test_a_match_needs_what_it_compares(self):
+        assert request("match", image=IMAGE, text="a").needs() == {"text"}
+        assert request("match", image=IMAGE, other=IMAGE).needs() == {"image"}
+
+
+class TestTrack:
+    VIDEO = [np.full((20, 30, 3), value, np.uint8) for value in (0, 90, 180)]
+
+    def test_what_a_track_needs(self):
+        asked = request("track", video=self.VIDEO, frame=2, points=[(3, 4)], objects=[{"box": (1, 1, 9, 9)}])
+        assert asked.needs() == {"points", "box"}
+        assert len(asked.prompts()) == 2
+        assert request("track", video=self.VIDEO, text="cat").needs() == {"text"}
+
+    @pytest.mark.parametrize(
+        ("fields", "said"),
+        [
+            ({}, "no prompt for frames"),
+            ({"frame": 3, "points": [(1, 1)]}, "has no frame 3; give a frame from 0 to 2"),
+            ({"points": [(31, 1)]}, "31"),
+            ({"mask": np.ones((5, 5), bool)}, "own size"),
+            ({"text": " "}, "text is empty"),
+        ],
+    )
+    def test_a_prompt_that_does_not_fit_is_refused(self, fields, said):
+        with pytest.raises(PromptError, match=said):
+            request("track", video=self.VIDEO, **fields)

@@ -65,6 +65,14 @@ def test_a_perfect_map_is_perfect(tmp_path: Path, align: str, scale: str, predic
     assert [v for n, v in found.items() if n.startswith("delta")] == [1, 1, 1]
 
 
+def test_inverse_depth_is_aligned_in_disparity(tmp_path: Path) -> None:
+    shifted = 3 / TRUTH + 0.5  # larger is nearer, up to scale and shift
+    found = checks.tally_of(DepthMaps(), [(record(tmp_path), Depth(shifted, inverse=True))]).all()
+    wrong = checks.tally_of(DepthMaps(), [(record(tmp_path), Depth(shifted))]).all()
+    assert found["AbsRel"] == pytest.approx(0, abs=1e-9)
+    assert wrong["AbsRel"] > 0.1
+
+
 def test_a_metric_map_is_not_aligned(tmp_path: Path) -> None:
     found = checks.tally_of(DepthMaps(), [(record(tmp_path), Depth(map=2 * TRUTH, scale="metric"))]).all()
     assert found["AbsRel"] == pytest.approx(1)

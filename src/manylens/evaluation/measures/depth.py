@@ -35,8 +35,9 @@ class DepthMaps(Measure):
             float pictures are metres.
         nearest: Metres; nearer truth is not judged, and predictions are clipped to it.
         farthest: Likewise; 80 for KITTI, 10 for NYU.
-        align: ``auto``: metric maps as they are, relative ones in ``depth``, or in ``disparity`` where the prediction is
-            inverse depth. ``depth`` and ``disparity``: scale and shift by least squares in that space. ``scale``: by the ratio of medians. ``none``: as they are.
+        align: ``auto``: metric maps as they are, relative ones in ``depth``, or in ``disparity`` where the prediction
+            is inverse depth. ``depth`` and ``disparity``: scale and shift by least squares in that space. ``scale``:
+            by the ratio of medians. ``none``: as they are.
     """
 
     name: ClassVar[str] = "depth"
