@@ -18,11 +18,13 @@ def models(
     json: Json = False,
 ) -> None:
     """List the models with their licence, size and state."""
+    from manylens.models import FAMILIES
     from manylens.session import default_session
     from manylens.tasks import get
 
     session = default_session()
     rows = session.catalog.for_task(get(task).name) if task else list(session.catalog)
+    rows = sorted(rows, key=lambda row: (not row.embedded, row.family not in FAMILIES))
     listed = [_model(row, session.state(row)) for row in rows]
     if json:
         print(jsonlib.dumps(listed, indent=1))
