@@ -6,7 +6,7 @@ from manylens import models
 from tests.audit.explain import fakes
 from tests.session.fakes import row
 
-TASKS = "classify = ['closed'], embed = ['image'], detect = ['closed', 'names'], match = ['default'], " + (
+TASKS = "classify = ['closed'], embed = ['image'], detect = ['closed', 'names'], match = ['text', 'image'], " + (
     "caption = ['default']"
 )
 
