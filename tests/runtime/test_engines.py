@@ -195,6 +195,19 @@ def test_a_damaged_compiled_form_is_made_again(path: Path, image: np.ndarray, da
     assert len(blob.read_bytes()) == len(whole)
 
 
+def test_a_kept_network_outlives_its_file_and_is_let_go(path: Path, image: np.ndarray) -> None:
+    first = engines.compile(path)(image, image)[0]
+    (blob,) = blobs()
+    for _ in range(3):  # each rests on a mapping of its own, and lets it go with the network
+        kept = engines.compile(path)
+        blob.rename(blob.with_suffix(".moved"))
+        np.testing.assert_array_equal(kept(image, image)[0], first)
+        blob.with_suffix(".moved").rename(blob)
+        kept.close()
+    compiled_cache._cache(compiled_folder()).clear()
+    np.testing.assert_array_equal(engines.compile(path)(image, image)[0], first)
+
+
 def test_a_compiled_form_that_openvino_refuses_is_made_again(path: Path, image: np.ndarray) -> None:
     first = engines.compile(path)(image, image)[0]
     (blob,) = blobs()

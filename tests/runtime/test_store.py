@@ -225,6 +225,30 @@ def test_a_damaged_file_is_computed_again(tmp_path: Path, damage) -> None:
     assert EmbeddingStore(tmp_path).get(KEY) is not None
 
 
+def test_a_mapped_file_stays_as_it_was(tmp_path: Path) -> None:
+    cache = disk.DiskCache(tmp_path, 1 << 20)
+    cache.put("00ff", {"x": np.arange(1000), "none": np.zeros((0, 3), np.float32)})
+    found = cache.get("00ff", mapped=True)
+    assert found is not None
+    assert found["none"].shape == (0, 3)
+    found["x"][0] = 7  # its own copy
+    again = cache.get("00ff")
+    assert again is not None
+    np.testing.assert_array_equal(again["x"], np.arange(1000))
+    cache.clear()
+    np.testing.assert_array_equal(found["x"][1:], np.arange(1000)[1:])
+
+
+@pytest.mark.parametrize("damage", [_truncate, _flip, lambda data: b"", lambda data: b"hello"])
+def test_a_damaged_file_is_not_mapped(tmp_path: Path, damage) -> None:
+    cache = disk.DiskCache(tmp_path, 1 << 20)
+    cache.put("00ff", {"x": np.arange(1000)})
+    (path,) = files(tmp_path)
+    path.write_bytes(damage(path.read_bytes()))
+    assert cache.get("00ff", mapped=True) is None
+    assert not path.exists()
+
+
 def test_no_pickle_is_ever_read(tmp_path: Path) -> None:
     EmbeddingStore(tmp_path).put(KEY, block(1))
     (path,) = files(tmp_path)

@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from manylens.errors import EngineError
 from manylens.runtime.cpu import cpu_flags, cpu_name
 from manylens.runtime.disk import DiskCache
+from manylens.runtime.machine import library_version
 from manylens.runtime.paths import compiled_folder
 
 if TYPE_CHECKING:
@@ -50,19 +50,28 @@ def key(
     properties: Mapping[str, Any],
 ) -> str:
     """Digest of all that the compiled form depends on, the processor and the engine's version included."""
-    machine = [version("openvino"), cpu_name(), sorted(cpu_flags())]
+    machine = [library_version("openvino"), cpu_name(), sorted(cpu_flags())]
     told = [_FORMAT, source, outputs and list(outputs), shapes, properties, machine]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def load(digest: str, core: openvino.Core, properties: dict[str, Any]) -> openvino.CompiledModel | None:
-    """The compiled network, or ``None`` when it is not kept or cannot be read any more."""
-    arrays = _cache(compiled_folder()).get(digest)
-    if arrays is None:
+def load(
+    digest: str, core: openvino.Core, properties: dict[str, Any]
+) -> tuple[openvino.CompiledModel, np.ndarray] | None:
+    """The compiled network and the memory that it rests on, or ``None`` when it is not kept or cannot be read any more.
+
+    The memory is the mapped file: the engine takes what it needs of it without a copy, and does not hold it itself, so
+    it has to outlive the network.
+    """
+    import openvino
+
+    arrays = _cache(compiled_folder()).get(digest, mapped=True)
+    if arrays is None or "blob" not in arrays:
         return None
     try:
-        return core.import_model(arrays["blob"].tobytes(), "CPU", properties)
-    except (RuntimeError, KeyError):
+        blob = arrays["blob"]
+        return core.import_model(openvino.Tensor(blob, shared_memory=True), "CPU", properties), blob
+    except RuntimeError:
         return None  # it is compiled again, and replaced
 
 

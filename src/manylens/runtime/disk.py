@@ -1,20 +1,25 @@
 """A bounded folder of named arrays: the disk level of every cache.
 
 Each entry is one uncompressed zip of ``.npy`` members: no pickle, and the zip's checksums tell a damaged file, which is
-dropped. Files are replaced whole, so processes that share the folder never see half of one.
+dropped. Files are replaced whole, so processes that share the folder never see half of one; and never changed in place,
+so a mapped file stays what it was after it was replaced or dropped.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import math
+import mmap
 import os
+import struct
 import threading
 import time
 import zipfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -27,6 +32,9 @@ _SUFFIX = ".npz"
 _STALE_PART_SECONDS = 3600.0
 # A scan of the folder follows each 1/16 of the limit written and leaves as much free: the limit holds between scans.
 _SLACK = 16
+# Of a zip's member: its signature and the lengths of its name and of what follows the name, before the content.
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_MOST_HEADER = 1 << 16  # bytes of a .npy header, its length being written in two
 
 
 class DiskCache:
@@ -44,11 +52,17 @@ class DiskCache:
         self._since_scan = math.inf  # bytes written since the folder was last measured: never yet
         self._warned = False
 
-    def get(self, digest: str) -> Arrays | None:
-        """The arrays of ``digest``, read-only, or ``None``. A damaged file is dropped."""
+    def get(self, digest: str, *, mapped: bool = False) -> Arrays | None:
+        """The arrays of ``digest``, read-only, or ``None``. A damaged file is dropped.
+
+        Args:
+            digest: Of the entry.
+            mapped: Leave the content in the file, mapped into memory. Such arrays are not read-only, as engines refuse
+                memory that cannot be written; what is written to them never reaches the file.
+        """
         path = self._path(digest)
         try:
-            arrays = _read(path)
+            arrays = _read(path, mapped)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -136,14 +150,44 @@ def _write(file: IO[bytes], arrays: Arrays) -> None:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _read(path: Path) -> Arrays:
-    arrays = {}
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.namelist():
-            with archive.open(member) as file:
-                array = np.lib.format.read_array(file, allow_pickle=False)
-                if file.read(1):
-                    raise ValueError(f"{member}: holds more than one array")
-            array.flags.writeable = False
-            arrays[member.removesuffix(".npy")] = array
+def _read(path: Path, mapped: bool) -> Arrays:
+    with path.open("rb") as file:
+        content: Any
+        if mapped and os.fstat(file.fileno()).st_size:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        else:
+            content = np.fromfile(file, np.uint8)
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+    whole = memoryview(content).cast("B")
+    arrays = {info.filename.removesuffix(".npy"): _array(_member(whole, info), info.filename) for info in members}
+    for array in arrays.values():
+        array.flags.writeable = mapped
     return arrays
+
+
+def _member(whole: memoryview, info: zipfile.ZipInfo) -> memoryview:
+    """The bytes of an uncompressed member, checked against its checksum, without a copy.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    signature, name, extra = _LOCAL_HEADER.unpack_from(whole, info.header_offset)
+    start = info.header_offset + _LOCAL_HEADER.size + name + extra
+    data = whole[start : start + info.file_size]
+    if signature != b"PK\3\4" or info.compress_type != zipfile.ZIP_STORED or len(data) != info.file_size:
+        raise ValueError(f"{info.filename}: not where it should be")
+    if zlib.crc32(data) != info.CRC:
+        raise ValueError(f"{info.filename}: wrong checksum")
+    return data
+
+
+def _array(data: memoryview, name: str) -> np.ndarray:
+    """The array of a ``.npy`` file in memory; it shares the memory."""
+    head = io.BytesIO(data[:_MOST_HEADER])
+    if np.lib.format.read_magic(head) != (1, 0):
+        raise ValueError(f"{name}: of another format")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - head.tell():
+        raise ValueError(f"{name}: does not hold one plain array")
+    return np.ndarray(shape, dtype, data, head.tell(), order="F" if fortran else "C")

@@ -66,8 +66,10 @@ class Compiled:
     Made by :func:`compile`. Calls beyond the number of infer requests wait their turn.
     """
 
-    def __init__(self, compiled: openvino.CompiledModel, requests: int) -> None:
+    def __init__(self, compiled: openvino.CompiledModel, requests: int, memory: np.ndarray | None = None) -> None:
         self._compiled: openvino.CompiledModel | None = compiled
+        # What the network rests on; let go last, so after every call that still runs when it is closed.
+        self._memory = memory
         self._free: queue.LifoQueue[openvino.InferRequest | None] = queue.LifoQueue()
         for _ in range(requests):
             self._free.put(None)  # an infer request holds its activations, so it is made when first needed
@@ -197,15 +199,18 @@ def compile(  # the module is the namespace: engines.compile
         source = identity or compiled_cache.identity(model)
         shapes = None if reshape is None else _shapes(reshape)
         key = compiled_cache.key(source, outputs, shapes, properties) if source else None
-        compiled = compiled_cache.load(key, core(), properties) if key else None
-        if compiled is None:
+        kept = compiled_cache.load(key, core(), properties) if key else None
+        if kept is not None:
+            compiled, memory = kept
+        else:
+            memory = None
             compiled = core().compile_model(_prepared(model, outputs, shapes), "CPU", properties)
             if key:
                 compiled_cache.keep(key, compiled)
         requests = 1 if mode == "latency" else int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
     except RuntimeError as error:
         raise EngineError(f"{_name(model)}: cannot be compiled ({_reason(error)})") from error
-    return Compiled(compiled, requests)
+    return Compiled(compiled, requests, memory)
 
 
 def _properties(settings: EngineSettings, mode: Mode) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import platform
@@ -109,6 +110,7 @@ def machine_report() -> MachineReport:
     )
 
 
+@functools.cache  # each reading parses the distribution's metadata: a millisecond
 def library_version(name: str) -> str:
     """Version of an installed distribution, empty when it is not installed; nothing is imported."""
     try:
