@@ -110,6 +110,16 @@ def test_nothing_stands_out_of_one_colour(find):
     assert not any(find(plain()[0]))
 
 
+def test_outlines_that_only_the_edge_network_sees_are_no_regions(scene):
+    grey = np.full((HEIGHT, WIDTH, 3), 110, np.uint8)
+    assert everything(scene)
+    assert not everything(scene, grey)
+    faint = grey + np.where(KINDS == DISC, 3, 0).astype(np.uint8)[..., None]
+    found = everything(scene, faint)
+    assert max(iou(one.mask, KINDS == DISC) for one in found) > 0.8
+    assert max(iou(one.mask, KINDS == SQUARE) for one in found) < 0.5
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (8, 400)])
 def test_the_smallest_pictures_have_an_answer(size):
     rng = np.random.default_rng(0)

@@ -70,6 +70,13 @@ def test_everything_holds_what_people_drew(session):
     assert (shared / union)[~np.eye(len(found), dtype=bool)].max() < 0.85
 
 
+@pytest.mark.parametrize("tone", [100, 110, 120])  # HED's own mean is here, and it sees edges in it
+def test_everything_in_one_grey_is_nothing(session, tone):
+    found = segment(session, Image.of(np.full((64, 64, 3), tone, np.uint8)), mode="everything")
+    assert len(found) == 0
+    assert "no region stands out" in provenance_of(found).notes
+
+
 def test_the_threshold_and_what_is_not_used(session):
     every = segment(session, "coffee.jpg", mode="everything")
     some = segment(session, "coffee.jpg", mode="everything", threshold=0.8, points_per_side=8)

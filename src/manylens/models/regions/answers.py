@@ -67,7 +67,7 @@ def _everything(request: SegmentRequest, look: Look, ctx: Context) -> Any:
         _say(ctx, f"at most {most} masks of a picture of {image.width}x{image.height} pixels")
     scene = look.scene(image)
     ctx.check()
-    found = [one for one in everything(scene, most=most) if one.score >= (request.threshold or 0.0)]
+    found = [one for one in everything(scene, image.array, most=most) if one.score >= (request.threshold or 0.0)]
     if not found:
         _say(ctx, "no region stands out")
     return _detections(found, image, objects=range(len(found)), levels=[one.level for one in found])

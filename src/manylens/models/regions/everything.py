@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from manylens.models.regions import scoring
@@ -23,14 +24,17 @@ WITHIN = 0.9  # share of a region inside another, above which it may be a part o
 LARGER, SCENERY = 2.0, 0.5
 # Logits: below the first a node is a heap of superpixels; the score is 0.5 at the second, and grows over the third.
 FLOOR, MIDDLE, SPREAD = 2.0, 4.0, 2.0
-LEAST_EDGE = 0.12  # mean edge probability along an outline: what the network sees in a picture of one colour is less
+LEAST_EDGE = 0.12  # mean edge probability along an outline
+FLAT = 1.0  # of 255: colours of which less than this is seen to change are one colour
 
 
-def everything(scene: Scene, *, most: int = MOST) -> list[Candidate]:
+def everything(scene: Scene, rgb: np.ndarray | None = None, *, most: int = MOST) -> list[Candidate]:
     """All regions that stand out, best score first; no two overlap by more than about 0.8.
 
     Args:
         scene: from ``encode_scene``.
+        rgb: uint8 (H, W, 3), its picture: regions whose outline runs through one even colour are left out, for the
+            edge network sees outlines in some greys where there are none.
         most: how many masks at the most.
 
     Returns:
@@ -44,6 +48,8 @@ def everything(scene: Scene, *, most: int = MOST) -> list[Candidate]:
     cues = scoring.appearance(regions, members)
     logits = cues[:, :3] @ scoring.APPEARANCE + scoring.size_prior(cues)
     stands_out = (logits > FLOOR) & (cues[:, 0] > LEAST_EDGE)
+    if rgb is not None:
+        stands_out &= _seen(scene, regions, members, rgb)
     members, logits = members[stands_out], logits[stands_out]
     picks = _distinct(logits, scoring.overlap(members, regions.sizes), most)
     levels = _levels(members[picks], regions.sizes)
@@ -52,6 +58,21 @@ def everything(scene: Scene, *, most: int = MOST) -> list[Candidate]:
         Candidate(scene.full(members[k]), float(score), level)
         for k, score, level in zip(picks, scores, levels, strict=True)
     ]
+
+
+def _seen(scene: Scene, regions: scoring.Regions, members: np.ndarray, rgb: np.ndarray) -> np.ndarray:
+    """Which of the regions bool (K, N) have something to see along at least half of their outline, bool (K,)."""
+    height, width = scene.labels.shape
+    small = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float64)
+    labels = scene.labels.ravel()
+    mean = np.stack([np.bincount(labels, channel) for channel in small.T], axis=1) / regions.sizes[:, None]
+    square = np.stack([np.bincount(labels, channel**2) for channel in small.T], axis=1) / regions.sizes[:, None]
+    even = (square - mean**2).max(axis=1) < FLAT**2
+    alike = np.abs(mean[:, None] - mean[None]).max(axis=2) < FLAT
+    unseen = regions.length * (alike & even[:, None] & even[None])
+    inside = members.astype(np.float32)
+    outline = ((inside @ regions.length) * (1 - inside)).sum(axis=1)
+    return np.asarray(2 * ((inside @ unseen) * (1 - inside)).sum(axis=1) <= outline)
 
 
 def nodes_of(regions: scoring.Regions, trees: Sequence[Tree], smallest: float, largest: float) -> np.ndarray:
