@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,14 @@ def run(model: Any, request: Any, **context: Any) -> Any:
 
 def groups(folder: Path) -> dict[str, list[str]]:
     """The tensors of a checkpoint by kind: names with their layer numbers taken out."""
+    return kinds(name for file in sorted(folder.glob("*.safetensors")) for name in load_file(file))
+
+
+def kinds(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names of tensors by kind: with their layer numbers taken out."""
     found: dict[str, list[str]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        for name in load_file(file):
-            found.setdefault(re.sub(r"(?<=\.)\d+(?=\.|$)", "#", name), []).append(name)
+    for name in names:
+        found.setdefault(re.sub(r"(?<=\.)\d+(?=\.|$)", "#", name), []).append(name)
     return found
 
 
@@ -88,12 +92,17 @@ def damaged(folder: Path, names: list[str], target: Path, seed: int = 1) -> Path
     for file in sorted(target.glob("*.safetensors")):
         tensors = load_file(file)
         for name in set(names) & tensors.keys():
-            flat = tensors[name].flatten()
-            mixed = flat[torch.randperm(flat.numel(), generator=generator)].reshape(tensors[name].shape)
-            same = not tensors[name].is_floating_point() or torch.equal(mixed, tensors[name])
-            tensors[name] = torch.zeros_like(tensors[name]) if same else mixed.contiguous()
+            tensors[name] = _wrong(tensors[name], generator)
         save_file(tensors, file, metadata={"format": "pt"})
     return target
+
+
+def _wrong(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A tensor permuted, or zero where that does not change it."""
+    flat = tensor.flatten()
+    mixed = flat[torch.randperm(flat.numel(), generator=generator)].reshape(tensor.shape)
+    same = not tensor.is_floating_point() or torch.equal(mixed, tensor)
+    return torch.zeros_like(tensor) if same else mixed.contiguous()
 
 
 def unnoticed(
@@ -117,6 +126,37 @@ def unnoticed(
         shutil.rmtree(scratch / str(number))
         if all(_close(right[key], wrong[key], tolerance) for key in right):
             missed.append(group)
+    return missed
+
+
+def overlooked(
+    module: torch.nn.Module,
+    outputs: Callable[[], Iterable[tuple[str, np.ndarray]]],
+    tolerance: float,
+    skip: str = "",
+) -> list[str]:
+    """As :func:`unnoticed`, for a large module that our code holds: it is damaged in memory and mended again.
+
+    Args:
+        module: The loaded module that our code runs; its tensors have the names of the checkpoint.
+        outputs: Runs our code anew and gives what the parity tests compare, one after the other: what comes after
+            the first difference is not asked for.
+        tolerance: The largest difference that the parity tests forgive.
+        skip: Regular expression of groups that rightly change nothing here (say why where you use it).
+    """
+    tensors = module.state_dict()
+    right, missed = dict(outputs()), []
+    for group, names in kinds(tensors).items():
+        if skip and re.search(skip, group):
+            continue
+        whole = {name: tensors[name].clone() for name in names}
+        generator = torch.Generator().manual_seed(1)
+        for name in names:
+            tensors[name].copy_(_wrong(tensors[name], generator))
+        if all(_close(right[key], wrong, tolerance) for key, wrong in outputs()):
+            missed.append(group)
+        for name in names:
+            tensors[name].copy_(whole[name])
     return missed
 
 
