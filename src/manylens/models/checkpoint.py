@@ -100,7 +100,7 @@ def load(cls: type[M], files: Mapping[str, Path], name: str, **options: Any) -> 
 
 
 def weights_id(row: Row, files: Mapping[str, Path]) -> str:
-    """Sixteen hex digits that change with the weights, also where a hub's branch moved.
+    """Sixteen hex digits that change with the weights and the configs, also where a hub's branch moved.
 
     A snapshot of a hub is a folder of links to files that are named by their content.
     """
@@ -108,7 +108,7 @@ def weights_id(row: Row, files: Mapping[str, Path]) -> str:
         return row.weights_hash[:16]
     from manylens.catalog.row import short_hash
 
-    weights = sorted(name for name in files if name.endswith((".safetensors", ".bin")))
+    weights = sorted(name for name in files if name.endswith((".safetensors", ".bin", ".json")))
     return short_hash(*(str(files[name].resolve()) for name in weights))
 
 
@@ -128,6 +128,25 @@ def tensor(files: Mapping[str, Path], key: str) -> np.ndarray | None:
 def _has_bf16(files: Mapping[str, Path]) -> bool:
     """Whether NumPy cannot read the tensors."""
     return any(dtype == "BF16" for _, dtype, _ in headers(files, CONFIG))
+
+
+def names(files: Mapping[str, Path], name: str) -> set[str]:
+    """The names of a checkpoint's tensors; none where its file is one that :func:`load` will refuse.
+
+    Raises:
+        WeightsError: A safetensors file is damaged.
+    """
+    found = {tensor for tensor, _, _ in headers(files, name)}
+    if not found:
+        import torch
+
+        for file, path in files.items():
+            if file.startswith("pytorch_model") and file.endswith(".bin"):
+                try:
+                    found |= set(torch.load(path, map_location="meta", weights_only=True))
+                except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+                    return set()
+    return found
 
 
 def check_dtypes(files: Mapping[str, Path], name: str) -> None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from manylens.errors import UnsupportedError
 from manylens.media import Image
-from manylens.models import checkpoint, network
+from manylens.models import checkpoint
 from manylens.models.base import Model, Trainable
-from manylens.models.network import Blueprint, Network
+from manylens.models.network import Blueprint, Sizes
 from manylens.models.processor import Processor
 from manylens.runtime.context import Context
 from manylens.runtime.engines import EngineSettings
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from manylens.catalog import Row
 
 _CLASSES = {"depth_anything": "DepthAnythingForDepthEstimation", "dpt": "DPTForDepthEstimation"}
-_KEPT_NETWORKS = 2
 
 
 class DepthModel(Model):
@@ -44,10 +44,14 @@ class DepthModel(Model):
         self.kind: str = self._config["model_type"]
         self._prepare = checkpoint.config(files, row.id, "preprocessor_config.json")
         size = self._prepare.get("size", {"height": 384, "width": 384})
-        self._size = (size, size) if isinstance(size, int) else (size["width"], size["height"])
+        size = {"height": size, "width": size} if isinstance(size, int) else size
+        if not {"height", "width"} <= size.keys() or self._prepare.get("do_pad"):
+            asked = "pads pictures" if self._prepare.get("do_pad") else f"resizes to {size}"
+            raise UnsupportedError(f"{row.id}: its preprocessor_config.json {asked}, which is not known here")
+        self._size = (size["width"], size["height"])
         halves = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 3}
         self.processor = Processor.of({**halves, **self._prepare, "do_resize": False}, row.id, 0)
-        self._networks: dict[tuple[int, int], Network] = {}
+        self._networks = Sizes(self._blueprint, settings, self._hash)
 
     @property
     def metric(self) -> bool:
@@ -75,7 +79,7 @@ class DepthModel(Model):
     def raw(self, image: Image) -> np.ndarray:
         """The network's own map, float32 ``(h, w)``."""
         planes = self.planes(image)[None]
-        return self._network(planes.shape[-1], planes.shape[-2])(planes)[0][0]
+        return self._networks.of(planes.shape[-1], planes.shape[-2])(planes)[0][0]
 
     def planes(self, image: Image) -> np.ndarray:
         """A picture as the network's float32 ``(3, h, w)``."""
@@ -109,9 +113,7 @@ class DepthModel(Model):
 
     def close(self) -> None:
         """Give the networks' memory back."""
-        for one in self._networks.values():
-            one.close()
-        self._networks.clear()
+        self._networks.close()
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """``(width, height)`` for the network: the side that changes least sets the scale, where aspect is kept."""
@@ -128,14 +130,6 @@ class DepthModel(Model):
         import transformers
 
         return checkpoint.load(getattr(transformers, _CLASSES[self.kind]), self.files, self.row.id)
-
-    def _network(self, width: int, height: int) -> Network:
-        """The network for pictures of one size."""
-        if (width, height) not in self._networks:
-            while len(self._networks) >= _KEPT_NETWORKS:
-                self._networks.pop(next(iter(self._networks))).close()
-            self._networks[width, height] = network.build(self._blueprint(width, height), self.settings, self._hash)
-        return self._networks[width, height]
 
     def _blueprint(self, width: int, height: int) -> Blueprint:
         def module() -> torch.nn.Module:

@@ -6,13 +6,13 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from manylens.runtime import engines
 from manylens.runtime.engines import EngineSettings
+from manylens.runtime.machine import library_version
 from manylens.version import __version__
 
 if TYPE_CHECKING:
@@ -68,8 +68,46 @@ def build(blueprint: Blueprint, settings: EngineSettings, weights: str) -> Netwo
     """
     if settings.engine == "torch":
         return TorchNetwork(blueprint.module(), settings)
-    about = (weights, blueprint.name, blueprint.changes, __version__, version("transformers"), blueprint.shapes)
+    about = (weights, blueprint.name, blueprint.changes, __version__, library_version("transformers"), blueprint.shapes)
     return engines.compile(blueprint.graph or (lambda: traced(blueprint)), settings, identity=f"network {about}")
+
+
+class Sizes:
+    """One network for pictures of several sizes, compiled for each; those of the last sizes stay.
+
+    Safe under threads: one that falls out while another thread still runs it ends well, and then gives its memory back.
+
+    Args:
+        blueprint: The network for a width and a height.
+        settings: Engine, precision, threads and device.
+        weights: Hash of the weights.
+        most: How many stay.
+    """
+
+    def __init__(
+        self, blueprint: Callable[[int, int], Blueprint], settings: EngineSettings, weights: str, most: int = 2
+    ) -> None:
+        self._blueprint, self._settings, self._weights, self._most = blueprint, settings, weights, most
+        self._built: dict[tuple[int, int], Network] = {}
+        self._lock = threading.Lock()
+
+    def of(self, width: int, height: int) -> Network:
+        """The network for pictures of one size."""
+        with self._lock:
+            found = self._built.pop((width, height), None)
+            if found is None:
+                while len(self._built) >= self._most:
+                    self._built.pop(next(iter(self._built)))
+                found = build(self._blueprint(width, height), self._settings, self._weights)
+            self._built[width, height] = found  # the last of them, as it was used last
+            return found
+
+    def close(self) -> None:
+        """Give the memory back."""
+        with self._lock:
+            for one in self._built.values():
+                one.close()
+            self._built.clear()
 
 
 def traced(blueprint: Blueprint) -> openvino.Model:

@@ -13,7 +13,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 HALF = (0.5, 0.5, 0.5)
 
-How = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+How = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 
 def resized(rgb: np.ndarray, size: tuple[int, int], how: How = "bilinear") -> np.ndarray:
@@ -23,6 +23,20 @@ def resized(rgb: np.ndarray, size: tuple[int, int], how: How = "bilinear") -> np
     if rgb.shape[1::-1] == tuple(size):
         return rgb
     return np.asarray(Image.fromarray(rgb).resize(size, getattr(Image.Resampling, how.upper())))
+
+
+def resized_middle(rgb: np.ndarray, size: tuple[int, int], crop: tuple[int, int], how: How) -> np.ndarray:
+    """The middle ``crop`` of ``(H, W, 3)`` resized to ``size``, both ``(width, height)``, without making the rest.
+
+    For a picture of one row, whose rest would fill the memory.
+    """
+    from PIL import Image
+
+    (width, height), (wide, high) = size, crop
+    left, top = (width - wide) // 2, (height - high) // 2
+    across, down = rgb.shape[1] / width, rgb.shape[0] / height
+    box = (left * across, top * down, (left + wide) * across, (top + high) * down)
+    return np.asarray(Image.fromarray(rgb).resize(crop, getattr(Image.Resampling, how.upper()), box=box))
 
 
 def longest_side(size: tuple[int, int], side: int) -> tuple[int, int]:

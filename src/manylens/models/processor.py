@@ -12,7 +12,11 @@ from manylens.errors import UnsupportedError
 from manylens.models import pixels
 from manylens.models.pixels import How
 
-_HOW: dict[int, How] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_HOW: dict[int, How] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+"""By PIL's numbers, which the config files have."""
+
+_LONG = 8
+"""A picture that a resize makes this many times as long as its crop is resized in the crop only."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +69,42 @@ class Processor:
         crop = config.get("crop_size") if config.get("do_center_crop", "crop_size" in config) else None
         if isinstance(crop, int):
             crop = {"height": crop, "width": crop}
+        resample = config.get("resample")
+        if resample is not None and resample not in _HOW:
+            raise UnsupportedError(f"{name}: its preprocessor_config.json has resample {resample}, not known here")
         normalises = config.get("do_normalize", True)
         return cls(
             exact=exact,
             edge=edge,
             crop=(crop["width"], crop["height"]) if crop else None,
-            how=_HOW.get(config.get("resample", -1), how),
+            how=how if resample is None else _HOW[resample],
             mean=tuple(config.get("image_mean", pixels.IMAGENET_MEAN)) if normalises else (0.0, 0.0, 0.0),
             std=tuple(config.get("image_std", pixels.IMAGENET_STD)) if normalises else (1.0, 1.0, 1.0),
             scale=config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0,
         )
+
+    def fixed(self, name: str) -> tuple[int, int]:
+        """``(width, height)`` that every picture comes out at.
+
+        Raises:
+            UnsupportedError: Pictures come out at sizes of their own.
+        """
+        size = self.crop or self.exact
+        if size is None:
+            raise UnsupportedError(
+                f"{name}: its preprocessor_config.json gives pictures no fixed size, and its network takes only one"
+            )
+        return size
 
     def pixels(self, rgb: np.ndarray) -> np.ndarray:
         """A picture uint8 ``(H, W, 3)`` as uint8 of the network's size."""
         if self.exact is not None:
             rgb = pixels.resized(rgb, self.exact, self.how)
         elif self.edge is not None:
-            rgb = pixels.resized(rgb, pixels.shortest_edge((rgb.shape[1], rgb.shape[0]), self.edge), self.how)
+            size = pixels.shortest_edge((rgb.shape[1], rgb.shape[0]), self.edge)
+            if self.crop is not None and min(size) >= max(self.crop) and max(size) > _LONG * max(self.crop):
+                return pixels.resized_middle(rgb, size, self.crop, self.how)
+            rgb = pixels.resized(rgb, size, self.how)
         return pixels.centre_cropped(rgb, self.crop) if self.crop is not None else rgb
 
     def normalised(self, rgb: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from manylens.errors import WeightsError
 from manylens.models import checkpoint, network, pixels
 from manylens.models.clip import naflex
 from manylens.models.network import Blueprint, Network
@@ -56,7 +57,16 @@ class Towers:
         side = self._vision.get("image_size", 224)
         if self._flexible:  # the size follows from each picture's aspect
             processor |= {"do_resize": False, "do_center_crop": False}
+        elif self.kind == "clip":
+            processor = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}} | processor
         self.processor = Processor.of(_DEFAULTS[self.kind] | processor, name, side, _HOW[self.kind])
+        if not self._flexible and self.processor.fixed(name) != (side, side):
+            width, height = self.processor.fixed(name)
+            raise WeightsError(
+                f"{name}: its preprocessor_config.json makes pictures of {width}x{height}, its network takes "
+                f"{side}x{side}",
+                "give a checkpoint whose files belong together",
+            )
 
     @cached_property
     def _module(self) -> Any:
@@ -131,10 +141,10 @@ class Towers:
         def example() -> list[torch.Tensor]:
             import torch
 
-            width, height = self.processor.crop or self.processor.exact or (224, 224)
+            width, height = self.processor.fixed(self._name)
             return [torch.zeros((_BATCH, 3, height, width))]
 
-        width, height = self.processor.crop or self.processor.exact or (224, 224)
+        width, height = self.processor.fixed(self._name)
         return Blueprint(
             "image",
             lambda: network.wrapped(self._module, _image_vector),

@@ -11,7 +11,7 @@ import numpy as np
 
 from manylens.errors import PromptError
 from manylens.media import Image, bounds
-from manylens.models import checkpoint, network
+from manylens.models import checkpoint, network, pixels
 from manylens.models.base import Model
 from manylens.models.clip.text import Tokens, template
 from manylens.models.composed.words import split_names
@@ -45,7 +45,9 @@ class ClipSeg(Model):
         self._tokens = Tokens(files, row.id)
         self._config = checkpoint.config(files, row.id)
         config = checkpoint.config(files, row.id, "preprocessor_config.json")
-        self.processor = Processor.of(config, row.id, 352)
+        left_out = {"image_mean": pixels.HALF, "image_std": pixels.HALF}  # as in the hub's processor of a ViT
+        self.processor = Processor.of(left_out | config, row.id, 352)
+        self._size = self.processor.fixed(row.id)
         self._vision: dict[str, Any] = self._config.get("vision_config", {})
 
     def run(self, requests: Sequence[Request], ctx: Context) -> Iterator[Detections]:
@@ -104,7 +106,7 @@ class ClipSeg(Model):
 
     @cached_property
     def _encoder(self) -> Network:
-        width, height = self.processor.crop or self.processor.exact or (352, 352)
+        width, height = self._size
         return self._network(
             "encoder", lambda: [_zeros(1, 3, height, width)], ("pixels",), {"pixels": (1, 3, height, width)}
         )
@@ -112,7 +114,7 @@ class ClipSeg(Model):
     @cached_property
     def _decoder(self) -> Network:
         patch, states = self._vision.get("patch_size", 32), self._vision.get("hidden_size", 768)
-        width, height = self.processor.crop or self.processor.exact or (352, 352)
+        width, height = self._size
         layers = len(self._config.get("extract_layers", (3, 6, 9)))
         shape = (layers, 1, (width // patch) * (height // patch) + 1, states)
         vector = (1, self._config.get("projection_dim", 512))

@@ -50,7 +50,7 @@ def load(files: Mapping[str, Path], name: str = "vision transformer") -> Any:
     options: dict[str, Any] = {}
     if plan.kind == "vit" and not plan.head:
         # Whether a plain ViT has these does not stand in its config; they are loaded, and not used.
-        tensors = {key.removeprefix("vit.") for key, _, _ in checkpoint.headers(files, name)}
+        tensors = {key.removeprefix("vit.") for key in checkpoint.names(files, name)}
         options["add_pooling_layer"] = "pooler.dense.weight" in tensors
         options["use_mask_token"] = "embeddings.mask_token" in tensors
     return checkpoint.load(cls, files, name, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,25 @@ SIDE = 224
 FINE = 480
 """Side of the square with as many pixels as a picture has for masks; DINO's own demonstration and DAVIS use 480."""
 
-# What the processor of a kind does where a folder has no file for it.
+# What the processor that a folder's file names (else that of the kind) does where the file does not say.
+_LEFT_OUT: dict[str, dict[str, Any]] = {
+    "ViT": {"size": {"height": 224, "width": 224}, "resample": 2, "image_mean": pixels.HALF, "image_std": pixels.HALF},
+    "Bit": {
+        "size": {"shortest_edge": 224},
+        "crop_size": {"height": 224, "width": 224},
+        "resample": 3,
+        "image_mean": pixels.CLIP_MEAN,
+        "image_std": pixels.CLIP_STD,
+    },
+    "DINOv3ViT": {"size": {"height": 224, "width": 224}, "resample": 2},
+}
+_PROCESSORS = {"vit": "ViT", "dinov2": "Bit", "dinov2_with_registers": "Bit", "dinov3_vit": "DINOv3ViT"}
+
+# What is done where a folder has no file for it: as the published checkpoints of a kind say.
 _USUAL: dict[str, dict[str, Any]] = {
-    "vit": {"size": {"height": 224, "width": 224}, "resample": 2, "image_mean": pixels.HALF, "image_std": pixels.HALF},
+    "vit": _LEFT_OUT["ViT"],
     "dinov2": {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}, "resample": 3},
-    "dinov3_vit": {"size": {"height": 224, "width": 224}, "resample": 2},
+    "dinov3_vit": _LEFT_OUT["DINOv3ViT"],
 }
 _USUAL["dinov2_with_registers"] = _USUAL["dinov2"]
 
@@ -76,7 +91,7 @@ def of_folder(files: Mapping[str, Path], plan: Plan, name: str) -> Views:
     from manylens.catalog.row import short_hash
 
     known = PREPROCESSOR in files
-    config = checkpoint.config(files, name, PREPROCESSOR) if known else _USUAL[plan.kind]
+    config = _completed(checkpoint.config(files, name, PREPROCESSOR), plan.kind) if known else _USUAL[plan.kind]
     # All of these were trained at 224 pixels or tell their size.
     processor = Processor.of(config, name, side=224)
     digest = short_hash(repr(processor))
@@ -89,6 +104,13 @@ def of_folder(files: Mapping[str, Path], plan: Plan, name: str) -> Views:
     )
     cuts = processor.exact is None or processor.crop not in (None, processor.exact)
     return Views(seen, whole if cuts else seen, fine, processor)
+
+
+def _completed(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """What a ``preprocessor_config.json`` says, and what its processor does where it does not."""
+    told = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
+    processor = re.sub(r"(ImageProcessor|FeatureExtractor)(Fast|Pil)?$", "", told)
+    return _LEFT_OUT.get(processor, _LEFT_OUT[_PROCESSORS[kind]]) | dict(config)
 
 
 def embedded(plan: Plan) -> Views:

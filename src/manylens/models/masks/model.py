@@ -16,7 +16,7 @@ from manylens.models.masks import queries
 from manylens.models.masks.labels import Labels
 from manylens.models.masks.queries import Segment
 from manylens.models.masks.resizing import Resizing, bilinear, nearest
-from manylens.models.network import Blueprint, Network
+from manylens.models.network import Blueprint, Sizes
 from manylens.runtime.context import Context
 from manylens.runtime.engines import EngineSettings
 from manylens.runtime.store import Key
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 _CLASSES = {"mask2former": "Mask2FormerForUniversalSegmentation", "eomt": "EomtForUniversalSegmentation"}
 _THRESHOLDS = {"mask2former": 0.5, "eomt": 0.8}
 """The least score of a region where the request says none: what each family's own post-processing takes."""
-
-_KEPT_NETWORKS = 2
-"""A network is compiled for one size of picture; those of the last sizes stay."""
 
 
 class Masks(Model):
@@ -51,7 +48,7 @@ class Masks(Model):
         self.labels = Labels.of(config)
         processor = checkpoint.config(files, row.id, "preprocessor_config.json")
         self.resizing = Resizing.of(processor, row.id, square=self.kind == "eomt")
-        self._networks: dict[tuple[int, int], Network] = {}
+        self._networks = Sizes(self._blueprint, settings, self._hash)
 
     def run(self, requests: Sequence[Request], ctx: Context) -> Iterator[Detections]:
         """Yield Detections: ``class_name``, ``class_id`` and ``is_thing`` in ``data``."""
@@ -77,15 +74,13 @@ class Masks(Model):
         found = []
         for window in self.resizing.cut(image.size):
             planes = self.resizing.planes(image.array, window)[None]
-            classes, masks = self._network(planes.shape[-1], planes.shape[-2])(planes)
+            classes, masks = self._networks.of(planes.shape[-1], planes.shape[-2])(planes)
             found.append((classes[0], masks[0]))
         return found
 
     def close(self) -> None:
         """Give the networks' memory back."""
-        for one in self._networks.values():
-            one.close()
-        self._networks.clear()
+        self._networks.close()
 
     def _queries(self, image: Image, ctx: Context) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
         settings, version = self.settings, f"masks-{self.row.preprocessing}"
@@ -183,14 +178,6 @@ class Masks(Model):
             objects=range(len(segments)),
             things=[one.label not in self.labels.stuff for one in segments],
         )
-
-    def _network(self, width: int, height: int) -> Network:
-        """The network for pictures of one size; loaded once for both engines, compiled anew for a new size."""
-        if (width, height) not in self._networks:
-            while len(self._networks) >= _KEPT_NETWORKS:
-                self._networks.pop(next(iter(self._networks))).close()
-            self._networks[width, height] = network.build(self._blueprint(width, height), self.settings, self._hash)
-        return self._networks[width, height]
 
     def _blueprint(self, width: int, height: int) -> Blueprint:
         def module() -> torch.nn.Module:

@@ -10,12 +10,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from manylens.errors import UnsupportedError
+from manylens.errors import MediaError, UnsupportedError
 from manylens.models import pixels
 from manylens.models.processor import Processor
 
 _STAGE = 384
 """Mask2Former's masks go through this square on their way to the picture's size, in the authors' own code too."""
+
+_WINDOWS = 32
+"""Most windows of a picture; one of a single row would make thousands."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +58,24 @@ class Resizing:
         Raises:
             UnsupportedError: The file asks for a resize of another kind.
         """
+        if not config.get("do_resize", True) or config.get("pad_size"):
+            asked = f"pads to {config['pad_size']}" if config.get("pad_size") else "does not resize"
+            raise UnsupportedError(f"{name}: its preprocessor_config.json {asked}, which is not known here")
         size = config.get("size", {"shortest_edge": 640, "longest_edge": 640} if square else None)
         if isinstance(size, int):
             size = {"shortest_edge": size, "longest_edge": config.get("max_size", 1333)}
         size = size or {"shortest_edge": 800, "longest_edge": 1333}
         exact = edges = None
-        if {"height", "width"} <= size.keys():
+        if {"height", "width"} <= size.keys() and not square:
             exact = (size["width"], size["height"])
-        elif "shortest_edge" in size:
+        elif "shortest_edge" in size and (not square or size.get("longest_edge") in (None, size["shortest_edge"])):
             edges = (size["shortest_edge"], size.get("longest_edge") or (1 << 30))
         else:
             raise UnsupportedError(f"{name}: its preprocessor_config.json resizes to {size}, which is not known here")
         return cls(
             exact=exact,
             edges=edges,
-            divisor=1 if square else int(config.get("size_divisor") or 1),
+            divisor=1 if square else int(config.get("size_divisor", 32) or 1),
             square=square,
             windows=square and bool(config.get("do_split_image")),
             processor=Processor.of({**config, "do_resize": False}, name, 0),
@@ -82,6 +88,8 @@ class Resizing:
         else:
             assert self.edges is not None
             width, height = _within(size, *self.edges)
+            if self.square and not self.windows:  # rounding may leave a pixel too many
+                width, height = min(width, self.side()), min(height, self.side())
         return (
             math.ceil(width / self.divisor) * self.divisor,
             math.ceil(height / self.divisor) * self.divisor,
@@ -97,6 +105,11 @@ class Resizing:
         width, height = self.resized(size)
         if not self.windows:
             return [Window(0, 0, width, height)]
+        if max(width, height) > _WINDOWS * self.side():
+            raise MediaError(
+                f"picture of {size[0]}x{size[1]} pixels: it is more than {_WINDOWS} times as long as it is narrow",
+                "cut it into parts",
+            )
         side, longer = self.side(), max(width, height)
         count = math.ceil(longer / side)
         overlap = (count * side - longer) / (count - 1) if count > 1 else 0.0
@@ -150,8 +163,8 @@ def _within(size: tuple[int, int], shortest: int, longest: int) -> tuple[int, in
     exact = float(shortest)
     if long / short * shortest > longest:
         exact = longest * short / long
-        shortest = round(exact)
-    if short == shortest:
+        shortest = max(1, round(exact))
+    if short == shortest and exact >= 0.5:
         return width, height
-    other = int(exact * long / short)
+    other = max(1, int(exact * long / short))
     return (shortest, other) if width < height else (other, shortest)
