@@ -303,6 +303,21 @@ def test_masks_are_carried_through_a_video_and_back(folders):
     assert shares[-1] == 1
 
 
+def test_a_thing_smaller_than_a_patch_is_followed(folders):
+    """Its share of a patch is never large; it is out of sight when little is left of what it had."""
+    ground = picture(3, 480, 480).array // 2 + 40
+    thing = np.zeros((480, 480), bool)
+    thing[220:230, 205:215] = True  # on the edge of four patches of 14 pixels
+    frame = np.where(thing[..., None], np.array([240, 20, 20], np.uint8), ground)
+    tracks = kit.run(kit.opened(folders["registers"]), TrackRequest.of(video=[frame] * 3, mask=thing))
+    assert [len(one.objects) for one in tracks.frames] == [1, 1, 1]
+    for one in tracks.frames[1:]:
+        mask = from_rle(one.objects[0].mask)
+        assert mask[thing].mean() > 0.6
+        assert mask.mean() < 0.01
+        assert one.objects[0].score > 0.25
+
+
 def test_a_kept_picture_and_network_need_no_weights(folders, tmp_path, monkeypatch):
     """A second start reads neither the weights nor, for a picture that was seen, the compiled network."""
     monkeypatch.setenv("MANYLENS_HOME", str(tmp_path))

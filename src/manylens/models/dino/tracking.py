@@ -19,7 +19,7 @@ HOW = Propagation(neighbours=5, temperature=0.1, radius=12, context=7)
 """DINO's own figures: topk 5, size_mask_neighborhood 12, n_last_frames 7."""
 
 _LEAST = 0.25
-"""Largest share of a label in any patch of a frame, below which the object is out of sight."""
+"""Share that an object still has, in any patch, of the most that it had of one at first: below it is out of sight."""
 
 _CHUNK = 16
 """Frames that are in memory at once where a video is followed backwards."""
@@ -47,7 +47,10 @@ def follow(request: TrackRequest, features: Features, view: View, ctx: Context) 
 
 
 def _carried(stream: Iterator[np.ndarray], masks: Sequence[np.ndarray], count: int) -> Iterator[np.ndarray]:
-    """Labels ``(rows, columns, 1 + objects)`` of each frame after the first."""
+    """Labels ``(rows, columns, 1 + objects)`` of each frame after the first, as parts of the most they had there.
+
+    A thing that is smaller than a patch never has the whole of one.
+    """
     if count < 2:
         return
     first = next(stream)
@@ -56,7 +59,10 @@ def _carried(stream: Iterator[np.ndarray], masks: Sequence[np.ndarray], count: i
         yield first
         yield from stream
 
-    yield from HOW.through(all_frames(), shares(masks, first.shape[:2]))
+    known = shares(masks, first.shape[:2])
+    most = known.max(axis=(0, 1))
+    for labels in HOW.through(all_frames(), known):
+        yield labels / np.where(most > 0, most, 1)
 
 
 def _sharp(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
