@@ -24,7 +24,7 @@ from manylens.media import Image, Video, from_rle
 from manylens.models.promptable.everything import Everything
 from manylens.models.promptable.prompts import Canvas
 from manylens.models.sam2 import parts, spec
-from manylens.models.sam2.memory import narrow, wide
+from manylens.models.sam2.memory import Bank, Memory, Seen, narrow, wide
 from manylens.models.sam2.networks import Found, Networks, clear
 from manylens.models.sam2.tracker import Tracker, fitted
 from manylens.runtime.context import Context
@@ -234,12 +234,17 @@ ANSWERS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def followed(plain: Any, folder: Path, video: np.ndarray, at: int, said: list[dict[str, Any]]) -> dict[int, Any]:
-    """Logits at the video's size and scores of each frame, of plain transformers: forwards, then backwards."""
+def session_of(folder: Path, video: np.ndarray) -> Any:
+    """A video opened by plain transformers."""
     from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
     tensors = torch.cat([ours(frame, folder) for frame in video])
-    state = Sam2VideoInferenceSession(tensors, HEIGHT, WIDTH, dtype=torch.float32)
+    return Sam2VideoInferenceSession(tensors, HEIGHT, WIDTH, dtype=torch.float32)
+
+
+def followed(plain: Any, folder: Path, video: np.ndarray, at: int, said: list[dict[str, Any]]) -> dict[int, Any]:
+    """Logits at the video's size and scores of each frame, of plain transformers: forwards, then backwards."""
+    state = session_of(folder, video)
     for number, one in enumerate(said, 1):
         index = state.obj_id_to_idx(number)
         if "mask" in one:
@@ -417,10 +422,57 @@ class TestOpenVideo:
             assert after[0] != before[3]
             assert after[1:] != before[4:]
             again = state.add(3, points=(30, 30), tracker_id=1)  # adds to the clicks that are there
-            assert (again.mask != corrected.mask).any()
+            assert not np.array_equal(again.mask, corrected.mask)
             assert [frame.index for frame in state.propagate(3, reverse=True)] == [2, 1, 0]
             state.remove(1)
             assert state.ids == ()
+
+    @pytest.mark.parametrize(("start", "frame", "reverse"), [(0, 3, False), (5, 3, True), (0, 0, False)])
+    @torch.no_grad()
+    def test_a_correction_is_that_of_the_reference_given_the_mask_and_the_memory(
+        self, session: Session, folder: Path, plain: Any, start: int, frame: int, reverse: bool
+    ) -> None:
+        """Meta's predictor gives what was found in the frame to the decoder, and looks back the way it was followed."""
+        video, again = sam2_tiny.frames(6), [centre(frame), (60, 40)]
+        state = session_of(folder, video)
+        index = state.obj_id_to_idx(1)
+        first = {
+            "point_coords": scaled([centre(start)])[None, None],
+            "point_labels": torch.tensor([[[1]]]),
+        }
+        state.add_point_inputs(index, start, first)
+        state.obj_with_new_inputs = [1]
+        plain(state, frame_idx=start)
+        for _ in plain.propagate_in_video_iterator(state, start_frame_idx=start, reverse=reverse):
+            pass
+        kind = "cond_frame_outputs" if frame == start else "non_cond_frame_outputs"
+        before = state.output_dict_per_obj[index][kind][frame]["pred_masks"].clamp(-32, 32)
+        right = plain._run_single_frame_inference(
+            state,
+            frame_idx=frame,
+            obj_idx=index,
+            batch_size=1,
+            is_init_cond_frame=frame == start,
+            point_inputs={"point_coords": scaled(again)[None, None], "point_labels": torch.tensor([[[1, 0]]])},
+            mask_inputs=None,
+            reverse=reverse,
+            prev_sam_mask_logits=before,
+        )
+        with session.open("track", video, model=str(folder)) as opened:
+            opened.state.add(start, points=[centre(start)])
+            list(opened.state.propagate(reverse=reverse))
+            points = again[:1] if frame != start else []
+            opened.state.add(frame, points=points, background_points=[(60, 40)], tracker_id=1)
+            found = opened.state._tracker._banks[1].prompted[frame].seen
+        assert found.there == pytest.approx(float(right["object_score_logits"]), abs=10 * CLOSE)
+        assert (before > -32).any()
+        np.testing.assert_allclose(found.low_res, right["pred_masks"][0, 0], atol=CLOSE)
+
+    def test_what_is_found_in_a_frame_does_not_remember_itself(self) -> None:
+        kept = Memory(np.zeros((4, 2), np.uint16), np.zeros(2, np.float32), Seen(np.zeros((4, 4), np.float32), 1.0))
+        numbers = spec.Spec(True, 8, 2, 4, 0.05, None, 7, 16, -1, True, True, (0, 1))
+        recalled = Bank(prompted={0: kept, 3: kept}).recall(3, 1, 6, numbers)
+        assert len(recalled.memory) == len(recalled.pointers) == 1
 
     @pytest.mark.parametrize(
         ("act", "line"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -29,10 +30,12 @@ class Memory:
     Attributes:
         features: uint16 ``(cells * cells, D)``: the bits of bfloat16, in which the reference keeps them too.
         pointer: float32 ``(C,)``: the object, as the decoder meant it.
+        seen: What was found in that frame, which a later click there refines.
     """
 
     features: np.ndarray
     pointer: np.ndarray
+    seen: Seen
 
 
 class Recalled(NamedTuple):
@@ -51,17 +54,18 @@ class Bank:
     Attributes:
         prompted: By frame, where a person said what the object is; all are kept.
         followed: By frame, where the network found it; kept only near the frames that still need them.
-        shown: By prompted frame, what was found there.
-        passed: The frames that it was followed through: a prompt there corrects, elsewhere it begins.
+        passed: The frames that it was followed through, and which way, 1 or -1: a prompt there corrects, elsewhere it
+            begins.
     """
 
     prompted: dict[int, Memory] = field(default_factory=dict)
     followed: dict[int, Memory] = field(default_factory=dict)
-    shown: dict[int, Seen] = field(default_factory=dict)
-    passed: set[int] = field(default_factory=set)
+    passed: dict[int, int] = field(default_factory=dict)
 
     def recall(self, frame: int, step: int, count: int, spec: Spec) -> Recalled:
         """What is remembered at a frame: prompted frames, the latest others, and the pointers of more.
+
+        What was found in that frame itself, which is being corrected, is not.
 
         Args:
             frame: The frame, from 0.
@@ -69,21 +73,22 @@ class Bank:
             count: Frames of the video.
             spec: How far back, and how many.
         """
-        near = self._nearest(frame, spec.most_prompted)
+        prompted = {one: found for one, found in self.prompted.items() if one != frame}
+        near = _nearest(prompted, frame, spec.most_prompted)
         # The last row of the temporal table is that of prompted frames, whenever they were.
-        frames = [(spec.memories - 1, self.prompted[one]) for one in near]
+        frames = [(spec.memories - 1, prompted[one]) for one in near]
         for ago in range(spec.memories - 1, 0, -1):
             earlier = frame - step * ago
-            found = self.followed.get(earlier) or (None if earlier in near else self.prompted.get(earlier))
+            found = self.followed.get(earlier) or (None if earlier in near else prompted.get(earlier))
             if found is not None:
                 frames.append((ago - 1, found))
         most = max(1, min(count, spec.pointers))
-        told = [((frame - one) * step, found) for one, found in self.prompted.items() if (frame - one) * step >= 0]
+        told = [((frame - one) * step, found) for one, found in prompted.items() if (frame - one) * step >= 0]
         for ago in range(1, most):
             found = self.followed.get(frame - step * ago)
             if found is not None:
                 told.append((ago, found))
-        width = next(iter(self.prompted.values())).pointer.shape
+        width = next(iter(prompted.values())).pointer.shape
         return Recalled(
             np.stack([wide(found.features) for _, found in frames]),
             np.array([slot for slot, _ in frames], np.int64),
@@ -99,16 +104,17 @@ class Bank:
         near = {one for one in self.followed if min(abs(one - frame), abs(one - start)) < reach}
         self.followed = {one: found for one, found in self.followed.items() if one in near}
 
-    def _nearest(self, frame: int, most: int) -> list[int]:
-        """The prompted frames that are attended to: all, or the nearest before, the nearest after, and the nearest."""
-        frames = list(self.prompted)
-        if most == -1 or len(frames) <= most:
-            return frames
-        before = max((one for one in frames if one < frame), default=None)
-        after = min((one for one in frames if one >= frame), default=None)
-        chosen = [one for one in (before, after) if one is not None]
-        rest = sorted((one for one in frames if one not in chosen), key=lambda one: abs(one - frame))
-        return chosen + rest[: most - len(chosen)]
+
+def _nearest(prompted: Iterable[int], frame: int, most: int) -> list[int]:
+    """The prompted frames that are attended to: all, or the nearest before, the nearest after, and the nearest."""
+    frames = list(prompted)
+    if most == -1 or len(frames) <= most:
+        return frames
+    before = max((one for one in frames if one < frame), default=None)
+    after = min((one for one in frames if one >= frame), default=None)
+    chosen = [one for one in (before, after) if one is not None]
+    rest = sorted((one for one in frames if one not in chosen), key=lambda one: abs(one - frame))
+    return chosen + rest[: most - len(chosen)]
 
 
 def narrow(features: np.ndarray) -> np.ndarray:

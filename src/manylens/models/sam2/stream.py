@@ -48,8 +48,8 @@ class OpenVideo:
     ) -> Detections:
         """Point out an object in a frame, or correct it there.
 
-        Clicks add to those that the object has in this frame; a box takes the place of an earlier one, and a mask that
-        of all that was said. Call :meth:`propagate` afterwards.
+        Clicks add to those that the object has in this frame, and refine the mask that was found there; a box takes the
+        place of an earlier one, and a mask that of all that was said. Call :meth:`propagate` afterwards.
 
         Args:
             frame: The frame, from 0.
@@ -80,7 +80,8 @@ class OpenVideo:
             mask=old.mask if mask is None else mask,
         )
         (prompt,) = request.prompts()
-        seen = self._tracker.prompt(number, frame, self.video.frame(frame), prompt, self._ctx)
+        image = self.video.frame(frame)
+        seen = self._tracker.prompt(number, frame, image, prompt, self._ctx, refine=mask is None)
         self._said[number, frame] = prompt
         return Frame(frame, () if seen is None else (seen,)).detections(self.video.size)
 

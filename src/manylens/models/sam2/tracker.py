@@ -1,8 +1,9 @@
 """Objects of a video, frame by frame: prompted, then followed with the memory of earlier frames.
 
-As in the paper's section 4 and transformers' ``Sam2VideoModel``, with two differences, both as in Meta's own predictor:
-whether a mask is taken as certain is decided for each object by itself, and a prompt on a frame that was already
-followed makes it a prompted frame. A frame is decoded, encoded and let go; what stays is the memory of prompted frames
+As in the paper's section 4 and transformers' ``Sam2VideoModel``, with differences that are all as in Meta's own
+predictor: whether a mask is taken as certain is decided for each object by itself; a prompt on a frame that was already
+followed makes it a prompted frame, and looks back the way that it was followed; clicks that are added to what was found
+in a frame refine that mask, which goes in as a prompt. A frame is decoded, encoded and let go; what stays is the memory of prompted frames
 and, of all others, of the latest sixteen (and the sixteen after the start, for going backwards from there).
 """
 
@@ -27,6 +28,8 @@ _ABSENT = -1024.0
 """Logit of every pixel of an object that is out of sight."""
 _INSIDE, _OUTSIDE = 10.0, -10.0
 """Logits of a mask that was given."""
+_SURE = 32.0
+"""Logits of an earlier answer that is refined are cut here."""
 _CHUNK = 24
 """Frames held at once on the way backwards, since videos decode forwards."""
 
@@ -59,8 +62,10 @@ class Tracker:
         """The first prompted frame."""
         return min(frame for bank in self._banks.values() for frame in bank.prompted)
 
-    def prompt(self, number: int, frame: int, image: Image, prompt: ObjectPrompt, ctx: Context) -> Tracked | None:
-        """Say what an object is in a frame; what it said there before no longer counts.
+    def prompt(
+        self, number: int, frame: int, image: Image, prompt: ObjectPrompt, ctx: Context, *, refine: bool = False
+    ) -> Tracked | None:
+        """Say what an object is in a frame; what was said there before no longer counts.
 
         Args:
             number: The object's tracker id.
@@ -68,6 +73,7 @@ class Tracker:
             image: The frame.
             prompt: All that is said of the object there, checked.
             ctx: The call's context.
+            refine: Whether what was found in that frame, by a prompt or by following, goes in as a mask.
 
         Returns:
             The object as the network now sees it; None where it sees none.
@@ -75,13 +81,13 @@ class Tracker:
         scene = self._kept(image, ctx)
         bank = self._banks.get(number) or Bank()
         if prompt.mask is not None and prompt.kinds() == {"mask"}:
-            seen, memory = self._given(scene, prompt.mask)
+            memory = self._given(scene, prompt.mask)
         else:
-            seen, memory = self._clicked(scene, bank, frame, prompt)
-        bank.prompted[frame], bank.shown[frame] = memory, seen
+            memory = self._clicked(scene, bank, frame, prompt, refine)
+        bank.prompted[frame] = memory
         bank.followed.pop(frame, None)
         self._banks[number] = bank
-        return self._tracked(number, seen)
+        return self._tracked(number, memory.seen)
 
     def forget(self, number: int | None = None) -> None:
         """Forget an object; with None, what was followed of all of them, not what was prompted."""
@@ -89,7 +95,7 @@ class Tracker:
             self._banks.pop(number, None)
             return
         for bank in self._banks.values():
-            bank.followed, bank.passed = {}, set()
+            bank.followed, bank.passed = {}, {}
 
     def forwards(self, start: int, ctx: Context) -> Iterator[Frame]:
         """The frames from ``start`` to the end, in order.
@@ -115,37 +121,36 @@ class Tracker:
         scene: Scene | None = None
         objects = []
         for number, bank in self._banks.items():
-            if frame in bank.shown:
-                seen = bank.shown[frame]
-            else:
+            memory = bank.prompted.get(frame)
+            if memory is None:
                 scene = self._passing(image, ctx) if scene is None else scene
                 ctx.check()
-                seen = self._followed(scene, bank, frame, step)
-                bank.passed.add(frame)
+                memory = bank.followed[frame] = self._followed(scene, bank, frame, step)
+                bank.passed[frame] = step
                 bank.prune(frame, start, self._spec.reach)
-            tracked = self._tracked(number, seen)
+            tracked = self._tracked(number, memory.seen)
             objects += [tracked] if tracked is not None else []
         return Frame(frame, tuple(objects))
 
-    def _followed(self, scene: Scene, bank: Bank, frame: int, step: int) -> Seen:
+    def _followed(self, scene: Scene, bank: Bank, frame: int, step: int) -> Memory:
         nothing = np.zeros((1, 0, 2), np.float32), np.zeros((1, 0), np.int64)
         found = self._networks.decode(self._recalled(scene, bank, frame, step), *nothing, fresh=False)
         several = self._spec.several_tracked and self._several(0)
-        seen, memory = self._concluded(scene, found, several, sure=False)
-        bank.followed[frame] = memory
-        return seen
+        return self._concluded(scene, found, several, sure=False)
 
-    def _clicked(self, scene: Scene, bank: Bank, frame: int, prompt: ObjectPrompt) -> tuple[Seen, Memory]:
-        (batch,) = batches([prompt], self._canvas, self._spec.low_res, box_first=True, pad_boxes=True)
+    def _clicked(self, scene: Scene, bank: Bank, frame: int, prompt: ObjectPrompt, refine: bool) -> Memory:
+        before = (bank.prompted.get(frame) or bank.followed.get(frame)) if refine else None
+        previous = None if before is None else np.clip(before.seen.low_res, -_SURE, _SURE)
+        (batch,) = batches([prompt], self._canvas, self._spec.low_res, previous, box_first=True, pad_boxes=True)
         # What was already followed here is corrected in the light of the memory, else the object begins here.
         fresh = frame not in bank.passed or not bank.prompted
-        look = scene if fresh else self._recalled(scene, bank, frame, 1)
+        look = scene if fresh else self._recalled(scene, bank, frame, bank.passed[frame])
         found = self._networks.decode(look, batch.points, batch.labels, batch.masks, fresh=fresh)
         told = batch.labels.shape[1] - 1  # less the padding
         several = self._several(told) and (fresh or self._spec.several_tracked)
         return self._concluded(scene, found, several, sure=True)
 
-    def _given(self, scene: Scene, mask: np.ndarray) -> tuple[Seen, Memory]:
+    def _given(self, scene: Scene, mask: np.ndarray) -> Memory:
         """A mask that is given is the answer; the decoder only tells what pointer it makes."""
         spec = self._spec
         square = fitted(mask, spec.side)
@@ -155,20 +160,20 @@ class Tracker:
         logits = np.where(square, np.float32(_INSIDE), np.float32(_OUTSIDE))
         low_res = _shrunk(logits, spec.low_res)
         features = self._networks.remember(scene[EMBEDDING], logits, True, _INSIDE)
-        return Seen(low_res, _INSIDE), Memory(narrow(features), found.pointers[0, int(best(found)[0])])
+        return Memory(narrow(features), found.pointers[0, int(best(found)[0])], Seen(low_res, _INSIDE))
 
-    def _concluded(self, scene: Scene, found: Found, several: bool, sure: bool) -> tuple[Seen, Memory]:
+    def _concluded(self, scene: Scene, found: Found, several: bool, sure: bool) -> Memory:
         """The mask that is meant, and what is remembered of it."""
         assert found.pointers is not None
         mask = int((best if several else lambda one: clear(one, self._spec))(found)[0])
         # The reference's pointer of a single answer is that of mask 0, whichever mask stands in for it.
         pointer = found.pointers[0, mask if several else 0]
         there = float(found.there[0, 0])
-        low_res = found.low_res[0, mask] if there > 0 else np.full_like(found.low_res[0, mask], _ABSENT)
+        low_res = found.low_res[0, mask].copy() if there > 0 else np.full_like(found.low_res[0, mask], _ABSENT)
         side = self._spec.side
         logits = cv2.resize(low_res, (side, side), interpolation=cv2.INTER_LINEAR)
         features = self._networks.remember(scene[EMBEDDING], logits, sure, there)
-        return Seen(low_res, there), Memory(narrow(features), pointer)
+        return Memory(narrow(features), pointer, Seen(low_res, there))
 
     def _recalled(self, scene: Scene, bank: Bank, frame: int, step: int) -> Mapping[str, np.ndarray]:
         recalled = bank.recall(frame, step, self._video.count, self._spec)
