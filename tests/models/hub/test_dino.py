@@ -130,6 +130,45 @@ def test_pixels_are_those_of_the_checkpoints_own_processor(folders, kind):
         assert views.processor.normalised(views.seen.prepare(image.array)[None]) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("size", [(121, 90), (30, 200), (300, 301)])
+def test_pixels_of_dinov3_are_resized_without_rounding(folders, size):
+    """As its processor does, which needs torchvision: rescale, resize with antialiasing, normalise."""
+    views, image = kit.opened(folders["dinov3"])._views, picture(1, *size)
+    levels = torch.from_numpy(image.array.copy()).permute(2, 0, 1)[None] / 255
+    resized = torch.nn.functional.interpolate(levels, (64, 64), mode="bilinear", antialias=True)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (views.processor.mean, views.processor.std))
+    expected = ((resized - mean) / std).numpy()
+    assert views.processor.normalised(views.seen.prepare(image.array)[None]) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_the_vector_of_dinov3_is_that_of_pixels_without_rounding(folders, engine):
+    model, image = kit.opened(folders["dinov3"], engine=engine), picture(1, 300, 301)
+    pixels = model._views.processor.normalised(model._views.seen.prepare(image.array)[None])
+    token = reference("dinov3", folders["dinov3"], pixels)["vector"]
+    assert kit.run(model, EmbedRequest.of(image=image)).vector == pytest.approx(token / np.linalg.norm(token), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("vit", {"size": {"height": 40, "width": 40}}),
+        ("vit", {"size": {"height": 40, "width": 40}, "crop_size": {"height": 30, "width": 30}}),
+        ("vit", {"size": 40, "do_normalize": None}),
+        ("dinov2", {"size": {"shortest_edge": 80}, "crop_size": None, "do_center_crop": None}),
+        ("dinov2", {"size": {"shortest_edge": 80}, "do_center_crop": False, "rescale_factor": 1 / 127.5}),
+        ("dinov2", {"size": 80, "image_processor_type": "BitImageProcessorFast"}),
+    ],
+)
+def test_what_a_processors_file_leaves_open_is_as_in_transformers(folders, tmp_path, kind, told):
+    folder = shutil.copytree(folders[kind], tmp_path / "model")
+    (folder / "preprocessor_config.json").write_text(json.dumps(told))
+    cls = transformers.ViTImageProcessorPil if kind == "vit" else transformers.BitImageProcessorPil
+    views, image = kit.opened(folder)._views, picture(1, 300, 301)
+    expected = cls.from_pretrained(folder, local_files_only=True)(image.pil(), return_tensors="np")["pixel_values"]
+    assert views.processor.normalised(views.seen.prepare(image.array)[None]) == pytest.approx(expected, abs=1e-5)
+
+
 def test_the_vector_is_that_of_the_reference_and_patches_cover_the_whole_picture(folders):
     model, image = kit.opened(folders["dinov2"]), picture()
     peer = transformers.BitImageProcessorPil.from_pretrained(folders["dinov2"], local_files_only=True)

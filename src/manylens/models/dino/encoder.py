@@ -62,7 +62,8 @@ class Encoder:
         self._network: Network | None = None
 
     def __call__(self, pictures: np.ndarray) -> list[dict[str, np.ndarray]]:
-        """Encode uint8 RGB ``(N, h, w, 3)``: the layers of each picture."""
+        """Encode RGB ``(N, h, w, 3)``, as views prepare it: the layers of each picture."""
+        pictures = pictures.astype(np.float32 if self._plan.fractions else np.uint8, copy=False)
         rows, columns = (side // self._plan.patch for side in pictures.shape[1:3])
         where = graph.places(self._plan, rows, columns) if self._settings.engine == "openvino" else ()
         found = dict(zip(graph.outputs(self._plan), self._ready()(pictures, *where), strict=True))
@@ -101,6 +102,7 @@ class Encoder:
             inputs=graph.inputs(self._plan),
             outputs=graph.outputs(self._plan),
             graph=lambda: graph.build(weights.read(self._files, self._name), *levels),
+            changes=2,
         )
 
 

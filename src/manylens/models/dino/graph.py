@@ -54,15 +54,15 @@ def build(vit: Vit, mean: Sequence[float], std: Sequence[float], scale: float = 
         scale: What pixels are multiplied with before the mean is taken off.
 
     Returns:
-        A model from uint8 RGB ``(N, H, W, 3)`` and :func:`places` to float32: class tokens ``(N, D)``, patch tokens
-        ``(N, cells, D)`` row by row, the class token's attention to the patches ``(N, heads, cells)`` in the block that
-        gives the vector, and ``(N, labels)`` logits where there is a classifier.
+        A model from RGB ``(N, H, W, 3)``, uint8 or with fractions float32, and :func:`places` to float32: class tokens
+        ``(N, D)``, patch tokens ``(N, cells, D)`` row by row, the class token's attention to the patches
+        ``(N, heads, cells)`` in the block that gives the vector, and ``(N, labels)`` logits of a classifier.
     """
     import openvino as ov
     from openvino import opset13 as op
 
     plan, w = vit.plan, vit.arrays
-    image = op.parameter([-1, -1, -1, 3], np.uint8, name="image")
+    image = op.parameter([-1, -1, -1, 3], np.float32 if plan.fractions else np.uint8, name="image")
     where = [op.parameter([-1, plan.grid or plan.width // plan.heads], np.float32, name=n) for n in inputs(plan)[1:]]
     offset, factor = (np.asarray(v, np.float32) for v in (np.divide(mean, scale), np.divide(scale, std)))
     x = op.multiply(op.subtract(op.convert(image, "f32"), offset), factor)

@@ -168,7 +168,7 @@ class Opened:
 def encoder(
     files: Mapping[str, Path], name: str, mean: Sequence[float], std: Sequence[float], scale: float
 ) -> torch.nn.Module:
-    """The network as the torch engine runs it: uint8 pictures ``(N, H, W, 3)`` to what the graph gives."""
+    """The network as the torch engine runs it: pictures ``(N, H, W, 3)`` to what the graph gives."""
     import torch
 
     opened = Opened(load(files, name), weights.shape(files, name))

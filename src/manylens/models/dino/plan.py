@@ -105,6 +105,11 @@ class Plan:
     labels: tuple[str, ...] = ()
 
     @property
+    def fractions(self) -> bool:
+        """Whether its pictures come with fractions of a level: its own processor resizes without rounding."""
+        return self.kind == "dinov3_vit"
+
+    @property
     def prefix(self) -> int:
         """Tokens before the patches."""
         return 1 + self.registers

@@ -24,7 +24,13 @@ FINE = 480
 
 # What the processor that a folder's file names (else that of the kind) does where the file does not say.
 _LEFT_OUT: dict[str, dict[str, Any]] = {
-    "ViT": {"size": {"height": 224, "width": 224}, "resample": 2, "image_mean": pixels.HALF, "image_std": pixels.HALF},
+    "ViT": {
+        "size": {"height": 224, "width": 224},
+        "do_center_crop": False,
+        "resample": 2,
+        "image_mean": pixels.HALF,
+        "image_std": pixels.HALF,
+    },
     "Bit": {
         "size": {"shortest_edge": 224},
         "crop_size": {"height": 224, "width": 224},
@@ -32,7 +38,7 @@ _LEFT_OUT: dict[str, dict[str, Any]] = {
         "image_mean": pixels.CLIP_MEAN,
         "image_std": pixels.CLIP_STD,
     },
-    "DINOv3ViT": {"size": {"height": 224, "width": 224}, "resample": 2},
+    "DINOv3ViT": {"size": {"height": 224, "width": 224}, "do_center_crop": False, "resample": 2},
 }
 _PROCESSORS = {"vit": "ViT", "dinov2": "Bit", "dinov2_with_registers": "Bit", "dinov3_vit": "DINOv3ViT"}
 
@@ -51,7 +57,7 @@ class View:
 
     Attributes:
         tag: Names it in the keys of what is kept; "" for the embedded network's only one.
-        prepare: uint8 RGB ``(H, W, 3)`` to the network's uint8 ``(h, w, 3)``.
+        prepare: uint8 RGB ``(H, W, 3)`` to the network's ``(h, w, 3)``: uint8, or float32 levels of 0..255.
     """
 
     tag: str
@@ -94,9 +100,11 @@ def of_folder(files: Mapping[str, Path], plan: Plan, name: str) -> Views:
     config = _completed(checkpoint.config(files, name, PREPROCESSOR), plan.kind) if known else _USUAL[plan.kind]
     # All of these were trained at 224 pixels or tell their size.
     processor = Processor.of(config, name, side=224)
-    digest = short_hash(repr(processor))
+    digest, prepare = short_hash(repr(processor)), processor.pixels
+    if plan.fractions:
+        digest, prepare = f"fractions-{digest}", lambda rgb: _with_fractions(rgb, processor)
     size = processor.crop or processor.exact or (processor.edge or SIDE,) * 2
-    seen = View(f"seen-{digest}", processor.pixels)
+    seen = View(f"seen-{digest}", prepare)
     whole = View(f"whole-{digest}", lambda rgb: pixels.resized(rgb, size, processor.how))
     fine = View(
         f"fine-{digest}",
@@ -126,6 +134,18 @@ def fine_size(size: tuple[int, int], patch: int) -> tuple[int, int]:
     width, height = size
     scale = FINE / (width * height) ** 0.5
     return max(1, round(width * scale / patch)) * patch, max(1, round(height * scale / patch)) * patch
+
+
+def _with_fractions(rgb: np.ndarray, processor: Processor) -> np.ndarray:
+    """As the processor of DINOv3 does, which resizes numbers and not bytes: float32 levels ``(h, w, 3)``."""
+    from PIL import Image
+
+    if processor.exact is None:
+        return processor.pixels(rgb)
+    how = getattr(Image.Resampling, processor.how.upper())
+    planes = [Image.fromarray(rgb[..., channel].astype(np.float32)) for channel in range(3)]
+    levels = np.stack([np.asarray(plane.resize(processor.exact, how)) for plane in planes], axis=-1)
+    return pixels.centre_cropped(levels, processor.crop) if processor.crop is not None else levels
 
 
 def _square(rgb: np.ndarray) -> np.ndarray:
