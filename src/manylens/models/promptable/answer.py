@@ -24,7 +24,8 @@ def detections_of(
     """The masks of several objects at the photo's size, the best first.
 
     One click may mean a thing, a part of it or a part of the part: it gives all three masks, with ``level`` by their
-    area. All other prompts give the one mask that the decoder means for them. Masks without a pixel are left out.
+    area among the three, whichever of them stay. All other prompts give the one mask that the decoder means for them.
+    Masks without a pixel are left out.
 
     Args:
         found: What the decoder found for each batch.
@@ -46,12 +47,11 @@ def detections_of(
             groups += [named] * len(iou)
     low = np.concatenate(logits) if logits else np.zeros((0, side, side), np.float32)
     score = np.concatenate(scores) if scores else np.zeros(0, np.float32)
-    keep = score >= (0.0 if least is None else least)
-    low, score, of, named_ = low[keep], score[keep], np.array(objects, int)[keep], np.array(groups, bool)[keep]
+    of = np.array(objects, int)
     masks = full.full_size(low, canvas, threshold)
     areas = masks.reshape(len(masks), canvas.size[0] * canvas.size[1]).sum(axis=1)
-    levels = np.where(named_, _levels(areas, of), "")
-    some = areas > 0
+    levels = np.where(np.array(groups, bool), _levels(areas, of), "")
+    some = (areas > 0) & (score >= (0.0 if least is None else least))
     return detections(
         full.boxes(masks[some]),
         score[some],

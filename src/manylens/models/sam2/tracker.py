@@ -3,8 +3,9 @@
 As in the paper's section 4 and transformers' ``Sam2VideoModel``, with differences that are all as in Meta's own
 predictor: whether a mask is taken as certain is decided for each object by itself; a prompt on a frame that was already
 followed makes it a prompted frame, and looks back the way that it was followed; clicks that are added to what was found
-in a frame refine that mask, which goes in as a prompt. A frame is decoded, encoded and let go; what stays is the memory of prompted frames
-and, of all others, of the latest sixteen (and the sixteen after the start, for going backwards from there).
+in a frame refine that mask, which goes in as a prompt. A frame is decoded, encoded and let go; what stays is the memory
+of prompted frames and, of all others, of the latest sixteen (and the sixteen after the start, for going backwards from
+there).
 """
 
 from __future__ import annotations
