@@ -52,6 +52,12 @@ def test_points_are_scaled_by_each_side_of_its_own():
     assert Canvas.filled((90, 60), 64).points([(45, 30)]) == pytest.approx(np.array([[32, 32]]))
 
 
+def test_a_box_over_the_edge_is_cut_there():
+    (over,) = batches([prompt(box=(-7, 20, 900, 61.5))], CANVAS, 16)
+    (cut,) = batches([prompt(box=(0, 20, 90, 60))], CANVAS, 16)
+    assert over.points.tolist() == cut.points.tolist()
+
+
 def test_objects_of_one_shape_share_a_batch_and_no_others():
     told = [
         prompt(points=[(1, 1)]),
@@ -165,6 +171,12 @@ def test_a_clear_prompt_gives_the_first_mask_alone():
     assert answer.data["object"].tolist() == [0, 1]
     assert answer.data["level"].tolist() == ["", ""]
     assert answer.xyxy.tolist() == [[0, 0, 8, 8], [0, 0, 4, 8]]
+
+
+def test_a_part_stays_a_part_where_the_whole_is_too_weak():
+    answer = detections_of([found(True, [[0.9, 0.5, 0.8, 0.7]], [[8, 6, 2, 4]])], SQUARE, least=0.6)
+    assert answer.confidence.tolist() == pytest.approx([0.8, 0.7])
+    assert answer.data["level"].tolist() == ["subpart", "part"]
 
 
 def test_empty_and_weak_masks_are_left_out():

@@ -9,6 +9,7 @@ import numpy as np
 
 from manylens.errors import PromptError
 from manylens.models.pixels import longest_side
+from manylens.tasks.geometry import clip_box
 from manylens.tasks.prompts import ObjectPrompt
 
 OBJECT, BACKGROUND, TOP_LEFT, BOTTOM_RIGHT, PADDING = 1, 0, 2, 3, -1
@@ -117,7 +118,7 @@ def batches(
         _check_previous(previous, len(prompts), low_res)
     groups: dict[tuple[int, bool, bool], list[tuple[int, np.ndarray, np.ndarray, np.ndarray | None]]] = {}
     for number, prompt in enumerate(prompts):
-        points, labels = _points(prompt, box_first, pad_boxes)
+        points, labels = _points(prompt, canvas.size, box_first, pad_boxes)
         logits = previous
         if logits is None and prompt.mask is not None:
             logits = canvas.logits(np.asarray(prompt.mask, bool), low_res)
@@ -137,11 +138,17 @@ def batches(
     ]
 
 
-def _points(prompt: ObjectPrompt, box_first: bool, pad_boxes: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Points ``(N, 2)`` in pixels of the photo and their labels."""
+def _points(
+    prompt: ObjectPrompt, size: tuple[int, int], box_first: bool, pad_boxes: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points ``(N, 2)`` in pixels of the photo and their labels.
+
+    A box that hangs over the edge is cut there: a network has learnt no place beyond it.
+    """
+    box = None if prompt.box is None else clip_box(prompt.box, size)
     clicks = [(point, OBJECT) for point in prompt.points]
     clicks += [(point, BACKGROUND) for point in prompt.background_points]
-    corners = [] if prompt.box is None else [(prompt.box[:2], TOP_LEFT), (prompt.box[2:], BOTTOM_RIGHT)]
+    corners = [] if box is None else [(box[:2], TOP_LEFT), (box[2:], BOTTOM_RIGHT)]
     told = corners + clicks if box_first else clicks + corners
     if told and (pad_boxes or not corners):
         told.append(((0.0, 0.0), PADDING))
