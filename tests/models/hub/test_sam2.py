@@ -562,6 +562,24 @@ def test_a_second_visit_needs_neither_the_encoder_nor_torch(folder: Path) -> Non
     assert told.stdout.split() == ["disk", str(len(found))], told.stderr
 
 
+def test_the_weights_are_read_once_for_all_pieces(
+    folder: Path, picture: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[int] = []
+    load = Networks.load
+    monkeypatch.setattr(Networks, "load", lambda self: loaded.append(1) or load(self))
+    for number, asked in enumerate(
+        (
+            SegmentRequest.of(image=picture, points=[(30, 20)]),
+            TrackRequest.of(video=sam2_tiny.frames(2), mask=disc(0)),
+        )
+    ):
+        monkeypatch.setenv("MANYLENS_HOME", str(tmp_path / str(number)))
+        loaded.clear()
+        kit.run(kit.opened(folder, engine="openvino"), asked)
+        assert loaded == [1]
+
+
 def test_it_opens_for_training(folder: Path, picture: Image) -> None:
     opened = kit.opened(folder).trainable()
     assert {"encoder", "prompt_encoder", "decoder"} == opened.parts.keys()

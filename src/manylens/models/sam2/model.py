@@ -17,7 +17,7 @@ from manylens.models.promptable import answer, everything
 from manylens.models.promptable.decoder import Scene
 from manylens.models.promptable.prompts import Canvas, batches
 from manylens.models.sam2 import spec as specs
-from manylens.models.sam2.networks import Networks, Sam2Decoder
+from manylens.models.sam2.networks import PICTURE, Networks, Sam2Decoder
 from manylens.models.sam2.stream import OpenVideo, followed
 from manylens.models.sam2.tracker import Tracker
 from manylens.runtime.context import Context
@@ -132,4 +132,5 @@ class Sam2(Model):
 
     def _encoded(self, image: Image, ctx: Context) -> Mapping[str, np.ndarray]:
         ctx.check()
+        self.networks.prepare(*PICTURE)
         return self.networks.encode(specs.prepared(image.array, self.spec))

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 FINEST, MIDDLE, EMBEDDING = "finest", "middle", "embedding"
 """The maps of an encoded picture: ``(1, C / 8, 4h, 4w)``, ``(1, C / 4, 2h, 2w)`` and ``(1, C, h, w)``, float32."""
 
+PICTURE = ("encoder", "decoder")
+"""The pieces that prompts on a picture need."""
+VIDEO = (*PICTURE, "memory_encoder", "memory_attention", "mask_shrinker")
+"""Those that a video needs."""
+
 _TRACE_POINTS, _TRACE_FRAMES, _TRACE_POINTERS = 3, 2, 3
 
 
@@ -140,6 +145,15 @@ class Networks:
                 )
         return model
 
+    def prepare(self, *parts: str) -> None:
+        """Build several pieces with one reading of the weights."""
+        with self._lock:
+            for part in parts:
+                if part not in self._built:
+                    self._built[part] = network.build(self._blueprint(part), self._settings, self._weights)
+            if self._settings.engine != "torch":
+                self._module = None  # a traced network holds its own copy of the weights
+
     def close(self) -> None:
         """Give the memory back."""
         with self._lock:
@@ -148,15 +162,10 @@ class Networks:
             self._built, self._module = {}, None
 
     def _network(self, part: str) -> Network:
-        with self._lock:
-            if part not in self._built:
-                self._built[part] = network.build(self._blueprint(part), self._settings, self._weights)
-            return self._built[part]
+        self.prepare(part)
+        return self._built[part]
 
     def _loaded(self) -> Any:
-        # A traced network holds its own copy of the weights; torch's pieces share those of one module.
-        if self._settings.engine != "torch":
-            return self.load()
         if self._module is None:
             self._module = self.load()
         return self._module

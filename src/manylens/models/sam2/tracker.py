@@ -20,7 +20,7 @@ from manylens.models.promptable import masks as full
 from manylens.models.promptable.decoder import Scene
 from manylens.models.promptable.prompts import Canvas, batches
 from manylens.models.sam2.memory import Bank, Memory, Seen, narrow
-from manylens.models.sam2.networks import EMBEDDING, Found, Networks, best, clear
+from manylens.models.sam2.networks import EMBEDDING, VIDEO, Found, Networks, best, clear
 from manylens.runtime.context import Context
 from manylens.tasks.prompts import ObjectPrompt
 from manylens.tasks.results import Frame, Tracked
@@ -79,6 +79,7 @@ class Tracker:
         Returns:
             The object as the network now sees it; None where it sees none.
         """
+        self._networks.prepare(*VIDEO)
         scene = self._kept(image, ctx)
         bank = self._banks.get(number) or Bank()
         if prompt.mask is not None and prompt.kinds() == {"mask"}:

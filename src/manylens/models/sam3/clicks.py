@@ -22,7 +22,7 @@ from manylens.models.base import Model
 from manylens.models.network import Blueprint
 from manylens.models.sam2 import spec as sam2_spec
 from manylens.models.sam2.model import Sam2
-from manylens.models.sam2.networks import Networks, Sam2Decoder
+from manylens.models.sam2.networks import PICTURE, Networks, Sam2Decoder
 from manylens.models.sam2.tracker import Tracker
 from manylens.models.sam3.spec import Spec
 from manylens.runtime.context import Context
@@ -61,6 +61,7 @@ class Clicks(Sam2):
     def _encoded(self, image: Image, ctx: Context, keep: bool = True) -> Mapping[str, np.ndarray]:
         tokens = self._trunk(image, ctx, keep)
         ctx.check()
+        self.networks.prepare(*PICTURE)
         return self.networks.encode(tokens)
 
 
