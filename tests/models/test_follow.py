@@ -16,7 +16,7 @@ from manylens.models.follow.outline import refined
 from manylens.models.follow.views import LEAST, View
 from manylens.runtime.context import Context
 from manylens.runtime.engines import EngineSettings
-from manylens.tasks import TrackRequest, detections
+from manylens.tasks import Provenance, TrackRequest, detections, with_provenance
 
 FOLLOW = "manylens/follow-s"
 SIZE = (160, 120)
@@ -222,6 +222,24 @@ def test_clicks_boxes_and_words_become_masks_by_segment(model):
     before = len(asked)
     track(model, frames, Context(call=call), mask=truth[0])  # taken as it is
     assert len(asked) == before
+
+
+def test_what_was_asked_for_and_is_not_there_is_said(model):
+    frames, truth = moving(2)
+
+    def call(task, request):
+        if request.text is None and request.prompts()[0].box == (100, 0, 110, 9):
+            return nothing(task, request)
+        cup = detections([[8, 40, 40, 68]], [0.8], masks=truth[0][None], names=["cup"])
+        return with_provenance(cup, Provenance(task=task, model="words", notes=("no 'cat' was found in frame",)))
+
+    ctx = Context(call=call)
+    track(model, frames, ctx, text="cat, cup")
+    assert ctx.notes["notes"] == ["no 'cat' was found in frame"]
+    ctx = Context(call=call)
+    made = track(model, frames, ctx, objects=[{"box": (100, 0, 110, 9)}, {"box": (8, 40, 40, 68)}])
+    assert made.ids == (1,)
+    assert ctx.notes["notes"] == ["object 1 was not found in frame 0; later ones move up by a number"]
 
 
 def test_a_single_frame_is_a_video(model):

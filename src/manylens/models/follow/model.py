@@ -17,7 +17,7 @@ from manylens.models.follow.follower import Follower, Sight
 from manylens.models.regions.features import PatchEncoder
 from manylens.runtime.context import Context
 from manylens.runtime.engines import EngineSettings
-from manylens.tasks import Request, SegmentRequest, TrackRequest
+from manylens.tasks import Request, SegmentRequest, TrackRequest, provenance_of
 from manylens.tasks.results import Frame, Tracked, Tracks
 
 if TYPE_CHECKING:
@@ -109,28 +109,36 @@ class Follow(Model):
 def started(request: TrackRequest, image: Image, ctx: Context) -> tuple[list[np.ndarray], list[str]]:
     """The masks, bool ``(H, W)``, and names of the objects on the frame that a request speaks of.
 
+    What was asked for and is not there is left out, and the notes say so.
+
     Raises:
         PromptError: Nothing was found there.
     """
     masks: list[np.ndarray] = []
     names: list[str] = []
-    for prompt in request.prompts():
+    notes: list[str] = []
+    for number, prompt in enumerate(request.prompts(), 1):
         if prompt.kinds() == {"mask"} and prompt.mask is not None:
             masks.append(prompt.mask)
         else:
             found = ctx.call("segment", SegmentRequest.of(image=image, objects=[prompt]))
             masks += [] if not len(found) else [found.mask[0]]
+            if not len(found):
+                notes.append(f"object {number} was not found in frame {request.frame}; later ones move up by a number")
         names += [""] * (len(masks) - len(names))
     if request.text is not None or request.like:
         found = ctx.call("segment", SegmentRequest.of(image=image, text=request.text, like=request.like))
         masks += list(found.mask)
         names += [str(name) for name in found.data["class_name"]]
+        about = provenance_of(found)
+        notes += about.notes if about is not None else ()
     kept = [(mask, name) for mask, name in zip(masks, names, strict=True) if mask.any()]
     if not kept:
         raise PromptError(
             f"{request.video.name}: nothing to follow was found in frame {request.frame}",
             "point at the object, or name a frame that shows it",
         )
+    ctx.notes.setdefault("notes", []).extend(notes)
     return [mask for mask, _ in kept], [name for _, name in kept]
 
 
