@@ -19,7 +19,7 @@ from manylens.catalog import Catalog
 from manylens.errors import PromptError, UnsupportedError, WeightsError
 from manylens.media import Image
 from manylens.models import checkpoint
-from manylens.models.sam import spec
+from manylens.models.sam import grid_decoder, spec
 from manylens.runtime.context import Context
 from manylens.runtime.store import EmbeddingStore
 from manylens.session import Session
@@ -279,6 +279,24 @@ def test_a_picture_seen_before_loads_no_encoder(folder, tmp_path, monkeypatch):
     assert (first.notes["cache"], again.notes["cache"]) == ("miss", "disk")
     assert (found.mask == right.mask).all()
     assert list(model._networks) == ["decoder"]
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_the_weights_are_read_once_for_all_decoders(engine, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("MANYLENS_HOME", str(tmp_path))
+    loaded, load = [], checkpoint.load
+    monkeypatch.setattr(checkpoint, "load", lambda *given, **named: loaded.append(1) or load(*given, **named))
+    model = kit.opened(folder, engine=engine)
+    for asked in (CLICK, PROMPTS["previous and click"], {"mode": "everything", "points_per_side": 2}):
+        kit.run(model, SegmentRequest.of(image=picture(), **asked))
+    assert loaded == [1]
+    assert model._source.vision_encoder is None
+
+
+def test_a_network_on_another_device_leaves_the_next_one_its_weights(folder):
+    model = kit.opened(folder, device="meta")  # stands for a GPU
+    for name in ("decoder", grid_decoder.DECODER, "masked-decoder", "encoder"):
+        model._network(name)
 
 
 def test_a_batch_gives_what_each_request_gives_alone(opened):

@@ -203,7 +203,7 @@ class Sam(Model):
         return Blueprint(f"sam-{name}", module, example, inputs, ("low_res", "iou"), shapes)
 
     def _loaded(self) -> SamModel:
-        """The checkpoint's module, kept until the networks that every request needs are made of it."""
+        """The checkpoint's module; of its encoder no more than what :meth:`_release` leaves."""
         if self._source is None:
             from manylens.models.sam.module import prompt_tables
 
@@ -218,8 +218,12 @@ class Sam(Model):
         return checkpoint.load(SamModel, self.files, self.row.id, attn_implementation="sdpa")
 
     def _release(self) -> None:
-        if {"encoder", "decoder"} <= self._networks.keys():
-            self._source = None
+        """Let go of what no network will be made of any more."""
+        if not self.settings.device.startswith("cpu"):
+            self._source = None  # its parts moved to the device with the network that was made of them
+        elif self._source is not None and {"encoder", "decoder"} <= self._networks.keys():
+            # The encoder, which is nearly all of the weights. Other decoders are made of the rest when they are asked.
+            self._source.vision_encoder = None
 
 
 def _everything(decoder: SamDecoder, scene: Scene, canvas: Canvas, request: SegmentRequest, ctx: Context) -> Detections:
