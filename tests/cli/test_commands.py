@@ -104,6 +104,30 @@ def test_mistakes_are_one_line_on_standard_error(run, picture, words, code, line
     assert len(err.splitlines()) == 1
 
 
+def test_pictures_of_one_name_do_not_overwrite_each_others_results(run, picture, tmp_path):
+    other = tmp_path / "other" / "photo.png"
+    other.parent.mkdir()
+    for path in (other, tmp_path / "photo.jpg"):
+        PIL.Image.open(picture).save(path)
+    code, _, _ = run("classify", tmp_path, other, other, "-o", tmp_path / "out")
+    assert code == 0
+    written = sorted(path.name.removesuffix("-classify.json") for path in (tmp_path / "out").iterdir())
+    assert written == sorted(
+        [f"{tmp_path.name}-photo-png", "photo-jpg", "other-photo-png", "other-photo-png-2"],
+    )
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_before_the_work(run, picture, tmp_path):
+    file = tmp_path / "taken"
+    file.touch()
+    for folder in (file, file / "out"):
+        code, out, err = run("classify", picture, "-o", folder)
+        assert (code, out) == (2, "")
+        assert err == f"error: {folder}: cannot be written to ({file} is a file); name another folder with -o\n"
+    run("classify", picture, "--model", "nope", "-o", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from manylens.errors import ManylensError
+from manylens.errors import ManylensError, UserError
 from manylens.tasks import Request, provenance_of, to_json
 
 _BETWEEN = 10.0  # seconds between two lines of progress
@@ -27,7 +29,34 @@ def exit_code(error: BaseException) -> int:
     return error.exit_code if isinstance(error, ManylensError) else 1
 
 
-def show(task: str, request: Request, result: Any, *, out: Path | None, as_json: bool, line: bool = False) -> None:
+def check_folder(folder: Path | None) -> None:
+    """See that files can be written to a folder, before work begins; a folder that is missing is not made yet.
+
+    Raises:
+        UserError: They cannot.
+    """
+    if folder is None:
+        return
+    there = folder.absolute()
+    try:
+        there = next(place for place in (there, *there.parents) if place.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        why = f"{there} is a file" if there.is_file() else str(error.strerror)
+        raise UserError(f"{folder}: cannot be written to ({why})", "name another folder with -o") from error
+
+
+def show(
+    task: str,
+    request: Request,
+    result: Any,
+    *,
+    out: Path | None,
+    as_json: bool,
+    line: bool = False,
+    name: str | None = None,
+) -> None:
     """Print a result, and write its files where the user asked for them.
 
     Args:
@@ -37,6 +66,7 @@ def show(task: str, request: Request, result: Any, *, out: Path | None, as_json:
         out: Folder for files, or None.
         as_json: JSON instead of words.
         line: One JSON object a line, or the picture's name before the words, for many results.
+        name: How the files' names begin instead of the picture's own name.
     """
     from manylens.render import say, write_result
 
@@ -44,8 +74,8 @@ def show(task: str, request: Request, result: Any, *, out: Path | None, as_json:
     image = pictures[0] if pictures else None
     video = getattr(request, "video", None)
     about = video if video is not None else image
-    name = Path(about.name).stem if about is not None else task
-    files = write_result(result, image, out, f"{name}-{task}", video) if out is not None else []
+    stem = name or (Path(about.name).stem if about is not None else task)
+    files = write_result(result, image, out, f"{stem}-{task}", video) if out is not None else []
     if as_json:
         body: dict[str, Any] = {"task": task, "input": about.name if about is not None else None}
         body |= {**to_json(result), "files": [str(file) for file in files]}
@@ -53,16 +83,19 @@ def show(task: str, request: Request, result: Any, *, out: Path | None, as_json:
         return
     if line and image is not None:
         print(f"{image.name}:", end=" ")
-    print(say(result))
+    words = say(result)
+    print(words)
     provenance = provenance_of(result)
     if provenance is not None:
         for note in provenance.notes:
-            print(f"note: {note}", file=sys.stderr)
+            if note not in words:  # where nothing was found, the words say why
+                print(f"note: {note}", file=sys.stderr)
         if not line:
             engine = f", {provenance.engine} {provenance.precision}" if provenance.engine else ""
             print(f"({provenance.model}{engine}, {provenance.seconds:.2f} s)")
-    for file in files:
-        print(f"wrote {file}")
+    many = Counter(file.parent for file in files if file.parent != out)  # masks have a folder where they are many
+    for file in dict.fromkeys(file.parent if file.parent in many else file for file in files):
+        print(f"wrote {file}" + (f" ({many[file]} files)" if file in many else ""))
 
 
 def progress(items: Sequence[Any], label: str, quiet: bool) -> Iterator[Any]:

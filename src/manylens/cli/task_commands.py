@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ def _run_one(task: Task, values: dict[str, Any], options: dict[str, Any]) -> Non
     from manylens.tasks import request
 
     asked = request(task.name, **fields_from(task.request, values))
+    output.check_folder(options["out"])
     session = session_for(options)
     cap = cost_cap(session, options["max_cost"])
     with output.bar_when_told(task.name, quiet=options["json"]) as progress:
@@ -53,17 +56,20 @@ def _run_many(task: Task, files: list[Path], values: dict[str, Any], options: di
 
     fields = fields_from(task.request, {**values, "image": None})
     items = ({**fields, "image": str(file)} for file in files)
+    output.check_folder(options["out"])
+    names = distinct_stems(files)
     session = session_for(options)
     cap = cost_cap(session, options["max_cost"])
     results = session.map(task.name, items, model=options["model"], seed=options["seed"], errors="return", cost_cap=cap)
     failures: list[Exception] = []
-    for file, result in zip(output.progress(files, task.name, quiet=options["json"]), results, strict=True):
+    shown = output.progress(files, task.name, quiet=options["json"])
+    for file, name, result in zip(shown, names, results, strict=True):
         if isinstance(result, Failure):
             failures.append(result.error)
             output.complain(result.error)
             continue
         asked = request(task.name, **{**fields, "image": str(file)})
-        output.show(task.name, asked, result, out=options["out"], as_json=options["json"], line=True)
+        output.show(task.name, asked, result, out=options["out"], as_json=options["json"], line=True, name=name)
     if failures:
         # Ours outweighs the user's: exit code 1 as soon as one failure is not a mistake of theirs.
         kind = UserError if all(isinstance(error, UserError) for error in failures) else ManylensError
@@ -80,3 +86,25 @@ def _files(given: list[str]) -> Iterator[Path]:
         if not inside:
             raise MediaError(f"{name}: no pictures in this folder", "give a folder with JPEG, PNG or other pictures")
         yield from inside
+
+
+def distinct_stems(files: Sequence[Path]) -> list[str]:
+    """What the files of each picture's result begin with, so that no result overwrites another's.
+
+    A picture's name without its ending; with it where another is called so too (``cat.jpg`` and ``cat.png``), and with
+    its folder's name before it where that is not enough; else numbered.
+    """
+    forms: list[Callable[[Path], str]] = [
+        lambda file: file.name.replace(".", "-"),
+        lambda file: f"{file.absolute().parent.name}-{file.name.replace('.', '-')}",
+    ]
+    names = [file.stem for file in files]
+    for form in forms:
+        count = Counter(name.lower() for name in names)  # some disks do not tell capitals apart
+        names = [form(file) if count[name.lower()] > 1 else name for file, name in zip(files, names, strict=True)]
+    taken: set[str] = set()
+    for place, name in enumerate(names):
+        numbered = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+        names[place] = next(each for each in numbered if each.lower() not in taken)
+        taken.add(names[place].lower())
+    return names
