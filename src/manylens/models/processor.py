@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from manylens.errors import UnsupportedError
+from manylens.errors import UnsupportedError, WeightsError
 from manylens.models import pixels
 from manylens.models.pixels import How
 
 _HOW: dict[int, How] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """By PIL's numbers, which the config files have."""
 
-_LONG = 8
-"""A picture that a resize makes this many times as long as its crop is resized in the crop only."""
+_MOST = 1 << 26
+"""Pixels of a resized picture: of one that would have more, only the crop is made, right to a few levels."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Processor:
 
         Raises:
             UnsupportedError: The config asks for a resize of another kind.
+            WeightsError: A size, mean or deviation in it is none.
         """
         size = config.get("size", {"height": side, "width": side}) if config.get("do_resize", True) else None
         if isinstance(size, int):
@@ -70,17 +71,32 @@ class Processor:
         if isinstance(crop, int):
             crop = {"height": crop, "width": crop}
         resample = config.get("resample")
-        if resample is not None and resample not in _HOW:
+        if resample is not None and not (isinstance(resample, int) and resample in _HOW):
             raise UnsupportedError(f"{name}: its preprocessor_config.json has resample {resample}, not known here")
+        cut: Any = (crop.get("width"), crop.get("height")) if isinstance(crop, dict) and crop else crop or None
         normalises = config.get("do_normalize", True)
+        mean = config.get("image_mean", pixels.IMAGENET_MEAN) if normalises else (0.0, 0.0, 0.0)
+        std = config.get("image_std", pixels.IMAGENET_STD) if normalises else (1.0, 1.0, 1.0)
+        scale = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
+        for field, value, right in (
+            ("size", size, _lengths(exact or edge)),
+            ("crop_size", crop, _lengths(cut)),
+            ("image_mean", mean, _numbers(mean)),
+            ("image_std", std, _numbers(std) and all(std)),
+            ("rescale_factor", scale, _numbers([scale] * 3)),
+        ):
+            if not right:
+                raise WeightsError(
+                    f"{name}: its preprocessor_config.json has {field} {value}", "fetch the checkpoint again"
+                )
         return cls(
             exact=exact,
             edge=edge,
-            crop=(crop["width"], crop["height"]) if crop else None,
+            crop=cut,
             how=how if resample is None else _HOW[resample],
-            mean=tuple(config.get("image_mean", pixels.IMAGENET_MEAN)) if normalises else (0.0, 0.0, 0.0),
-            std=tuple(config.get("image_std", pixels.IMAGENET_STD)) if normalises else (1.0, 1.0, 1.0),
-            scale=config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0,
+            mean=tuple(mean),
+            std=tuple(std),
+            scale=scale,
         )
 
     def fixed(self, name: str) -> tuple[int, int]:
@@ -102,7 +118,7 @@ class Processor:
             rgb = pixels.resized(rgb, self.exact, self.how)
         elif self.edge is not None:
             size = pixels.shortest_edge((rgb.shape[1], rgb.shape[0]), self.edge)
-            if self.crop is not None and min(size) >= max(self.crop) and max(size) > _LONG * max(self.crop):
+            if self.crop is not None and min(size) >= max(self.crop) and size[0] * size[1] > _MOST:
                 return pixels.resized_middle(rgb, size, self.crop, self.how)
             rgb = pixels.resized(rgb, size, self.how)
         return pixels.centre_cropped(rgb, self.crop) if self.crop is not None else rgb
@@ -112,3 +128,14 @@ class Processor:
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         scaled = (rgb.astype(np.float32) * np.float32(self.scale) - mean) / std
         return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))
+
+
+def _lengths(value: Any) -> bool:
+    """Whether it is one length in pixels, or several; or none is asked for."""
+    values = value if isinstance(value, tuple) else (value,)
+    return value is None or all(isinstance(one, int) and one > 0 for one in values)
+
+
+def _numbers(value: Any) -> bool:
+    """Whether it has a number for each channel."""
+    return isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(one, int | float) for one in value)

@@ -124,10 +124,18 @@ def test_pixels_are_those_of_the_checkpoints_own_processor(folders, kind):
     cls = transformers.ViTImageProcessorPil if kind == "vit" else transformers.BitImageProcessorPil
     peer = cls.from_pretrained(folders[kind], local_files_only=True)
     views = kit.opened(folders[kind])._views
-    for size in ((121, 90), (60, 200), (300, 301)):
+    for size in ((121, 90), (60, 200), (300, 301), (20, 700), (900, 30)):
         image = picture(1, *size)
         expected = peer(image.pil(), return_tensors="np")["pixel_values"]
         assert views.processor.normalised(views.seen.prepare(image.array)[None]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_of_a_picture_of_one_row_only_the_crop_is_made(folders):
+    """Whole, it would be 80 x 4,800,000 pixels."""
+    row = np.arange(60000, dtype=np.uint32).astype(np.uint8)[None, :, None].repeat(3, axis=2)
+    found = kit.opened(folders["dinov2"])._views.seen.prepare(row)
+    assert found.shape == (70, 70, 3)
+    assert found[:, 35] == pytest.approx(row[0, 30000, 0], abs=1)
 
 
 @pytest.mark.parametrize("size", [(121, 90), (30, 200), (300, 301)])
@@ -417,6 +425,29 @@ def test_a_wrong_checkpoint_is_one_clear_line(folders, tmp_path, change, error, 
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(error, match=says) as caught:
         kit.run(kit.opened(folder, engine=engine), EmbedRequest.of(image=picture()))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ({"image_mean": None}, "image_mean None"),
+        ({"image_mean": [0.5]}, r"image_mean \[0.5\]"),
+        ({"image_std": [0.5, 0, 0.5]}, r"image_std \[0.5, 0, 0.5\]"),
+        ({"rescale_factor": "small"}, "rescale_factor small"),
+        ({"size": {"height": "tall", "width": 40}}, "size {'height': 'tall'"),
+        ({"size": {"height": 0, "width": 40}}, "size {'height': 0"),
+        ({"size": {"shortest_edge": 0}}, "size {'shortest_edge': 0}"),
+        ({"crop_size": "small", "do_center_crop": True}, "crop_size small"),
+        ({"crop_size": {"height": 4}, "do_center_crop": True}, "crop_size {'height': 4}"),
+        ({"size": {"height": 4, "width": 40}}, "40x4, less than a patch of 8"),
+    ],
+)
+def test_a_wrong_processors_file_is_one_clear_line(folders, tmp_path, told, says):
+    folder = shutil.copytree(folders["vit"], tmp_path / "model")
+    (folder / "preprocessor_config.json").write_text(json.dumps(_SQUARE | told))
+    with pytest.raises(WeightsError, match=says) as caught:
+        kit.opened(folder)
     assert "\n" not in str(caught.value)
 
 

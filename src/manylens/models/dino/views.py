@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from manylens.errors import WeightsError
 from manylens.models import checkpoint, pixels
 from manylens.models.dino.plan import Plan
 from manylens.models.processor import Processor
@@ -91,7 +92,7 @@ def of_folder(files: Mapping[str, Path], plan: Plan, name: str) -> Views:
     """The views of a checkpoint in the hub's format.
 
     Raises:
-        WeightsError: Its ``preprocessor_config.json`` is no JSON object.
+        WeightsError: Its ``preprocessor_config.json`` is no JSON object, or does not fit the network.
         UnsupportedError: That file asks for a resize that is not known here.
     """
     from manylens.catalog.row import short_hash
@@ -104,6 +105,11 @@ def of_folder(files: Mapping[str, Path], plan: Plan, name: str) -> Views:
     if plan.fractions:
         digest, prepare = f"fractions-{digest}", lambda rgb: _with_fractions(rgb, processor)
     size = processor.crop or processor.exact or (processor.edge or SIDE,) * 2
+    if min(size) < plan.patch:
+        raise WeightsError(
+            f"{name}: its {PREPROCESSOR} makes pictures of {size[0]}x{size[1]}, less than a patch of {plan.patch}",
+            "give a checkpoint whose files belong together",
+        )
     seen = View(f"seen-{digest}", prepare)
     whole = View(f"whole-{digest}", lambda rgb: pixels.resized(rgb, size, processor.how))
     fine = View(
