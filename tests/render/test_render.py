@@ -36,6 +36,8 @@ def found(levels=None, **more):
     ("result", "words"),
     [
         (found(), "found 1 cat, 1 Coffee cup"),
+        (detections([[0, 0, 4, 5], [1, 1, 3, 3]], [0.9, 0.5], names=["cat", ""]), "found 1 cat, 1 object"),
+        (detections([[0, 0, 4, 5]], [0.9], names=[""]), "1 box"),
         (detections([], []), "nothing found"),
         (Classification((Label("tabby", 0.5),)), "50.0%  tabby"),
         (Answer("two cats"), "two cats"),
@@ -75,6 +77,19 @@ def test_a_label_at_the_top_stays_on_the_picture():
     low = draw(IMAGE, detections([[10, 25, 40, 50]], [0.9], names=["cat"]))
     count = lambda picture: int((picture == 255).all(axis=2).sum())  # noqa: E731 - white letters
     assert count(drawn) >= 0.8 * count(low) > 0
+
+
+def test_no_label_hides_another_or_leaves_the_picture():
+    plain = Image.of(np.full((480, 640, 3), 90, np.uint8))
+    white = lambda picture: int((picture == 255).all(axis=2).sum())  # noqa: E731 - letters
+    boxes, names = [[100, 100, 300, 300], [98, 104, 310, 300], [620, 0, 640, 90]], ["cup", "bowl", "dining table"]
+    alone = [
+        white(draw(plain, detections([[100, 200, 300, 300]], [score], names=[name])))
+        for name, score in zip(names, (0.9, 0.8, 0.7), strict=True)
+    ]
+    assert white(draw(plain, detections(boxes, [0.9, 0.8, 0.7], names=names))) >= 0.95 * sum(alone)
+    crowd = draw(plain, detections([[100, 100, 300, 300]] * 60, [0.9] * 60, names=["cup"] * 60))  # more than fit
+    assert white(crowd) > 5 * alone[0]
 
 
 def test_answers_draw_their_boxes_and_labels_draw_nothing():

@@ -44,7 +44,7 @@ def test_tracks_are_said(made):
         "   0.75  1 cat          in 4 frames: 0-1, 3-4",
         "   0.75  2 object       in 5 frames: 0-4",
     ]
-    assert say(Tracks(frames=(Frame(0),), width=4, height=3)) == "1 frames of 4x3 pixels; nothing followed"
+    assert say(Tracks(frames=(Frame(0),), width=4, height=3)) == "1 frame of 4x3 pixels; nothing followed"
 
 
 def test_tracks_are_written(made, video, tmp_path):
@@ -84,6 +84,23 @@ def test_an_object_has_one_colour_and_its_number_in_all_frames(made):
     assert np.array_equal(alone[200, 200], both[200, 200])
     assert not np.array_equal(both[200, 200], both[200, 500])
     assert np.array_equal(tracks.drawn(Frame(0), plain, 640), plain.array)
+
+
+def test_labels_and_thin_masks_of_a_large_video_stay_readable():
+    plain = Image.of(np.full((1080, 1920, 3), 128, np.uint8))
+    large, thin = np.zeros((2, 1080, 1920), bool)
+    large[300:900, 200:800] = thin[200:1000, 1500:1502] = True
+    seen = [
+        Tracked(1, (200.0, 300.0, 800.0, 900.0), 0.5, dict(to_rle(large)), "cat"),
+        Tracked(2, (1500.0, 200.0, 1502.0, 1000.0), 0.5, dict(to_rle(thin))),
+    ]
+    scene = tracks.drawn(Frame(0, tuple(seen)), plain, 360)
+    assert scene.shape == (202, 360, 3)
+    painted = (scene != 128).any(axis=2)
+    assert painted[60:165, 42:146].all()  # the mask, where it was
+    assert painted[50:180, 279:284].any(axis=1).all()  # the thin one, all along
+    label = np.flatnonzero((scene[:56, 36:120] == scene[57, 40]).all(axis=2).any(axis=1))
+    assert np.ptp(label) >= 12  # a label's height does not shrink with the frame
 
 
 def _block(x=100):

@@ -102,11 +102,41 @@ def _labelled(scene: np.ndarray, found: Any, labels: Sequence[str]) -> np.ndarra
         text_scale=max(0.45, sv.calculate_optimal_text_scale((width, height)) * 0.8),
         text_padding=_PADDING,
     )
-    # Labels stand above their boxes; where a box begins at the picture's top they move into it.
-    inside = found[np.arange(len(found))]
-    inside.xyxy = found.xyxy.copy()
-    inside.xyxy[:, 1] = np.maximum(inside.xyxy[:, 1], annotator.text_scale * _TEXT_HEIGHT + 2 * _PADDING)
-    return annotator.annotate(scene, inside, labels=list(labels))
+    placed = found[np.arange(len(found))]
+    placed.xyxy = found.xyxy.copy()
+    placed.xyxy[:, :2] = _corners(found.xyxy, labels, annotator.text_scale, (width, height))
+    return annotator.annotate(scene, placed, labels=list(labels))
+
+
+def _corners(boxes: np.ndarray, labels: Sequence[str], scale: float, size: tuple[int, int]) -> np.ndarray:
+    """Lower left corners of labels, float32 ``(N, 2)``: above their boxes, on the picture, none on an earlier one.
+
+    Args:
+        boxes: float ``(N, 4)``, the surest first.
+        labels: What is written.
+        scale: Of the letters.
+        size: Width and height of the picture.
+    """
+    import cv2
+
+    tall = scale * _TEXT_HEIGHT + 2 * _PADDING
+    taken = np.zeros((0, 4))
+    for (left, top, *_), label in zip(boxes, labels, strict=True):
+        wide = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] + 2 * _PADDING
+        x = max(0.0, min(float(left), size[0] - wide))
+        above, y = max(float(top), tall), max(float(top), tall)
+        while _covered(taken, here := np.array([x, y - tall, x + wide, y])):
+            y += tall
+            if y > size[1]:  # no room below: there it stays, on others
+                here = np.array([x, above - tall, x + wide, above])
+                break
+        taken = np.vstack([taken, here])
+    return taken[:, [0, 3]].astype(np.float32)
+
+
+def _covered(boxes: np.ndarray, box: np.ndarray) -> bool:
+    """Whether a box touches any of others ``(N, 4)``."""
+    return bool(((boxes[:, :2] < box[2:]) & (box[:2] < boxes[:, 2:])).all(axis=1).any())
 
 
 def _prompt(scene: np.ndarray, provenance: Any, factor: int) -> None:

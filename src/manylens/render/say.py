@@ -52,8 +52,11 @@ def _detections(found: Any) -> str:
     if not len(found):
         notes = found.metadata["provenance"].notes if "provenance" in found.metadata else ()
         return "nothing found" + (f": {'; '.join(notes)}" if notes else "")
-    names = Counter(str(name) for name in found.data.get("class_name", ()) if name)
-    head = f"found {', '.join(f'{count} {name}' for name, count in names.items())}" if names else _masks(len(found))
+    names = Counter(str(name) or "object" for name in found.data.get("class_name", ()))
+    if set(names) - {"object"}:
+        head = f"found {', '.join(f'{count} {name}' for name, count in names.items())}"
+    else:
+        head = _count(len(found), "box", "boxes") if found.mask is None else _count(len(found), "mask", "masks")
     rows = [_row(found, i) for i in range(min(len(found), _ROWS))]
     if len(found) > _ROWS:
         rows.append(f"  and {len(found) - _ROWS} more")
@@ -61,13 +64,13 @@ def _detections(found: Any) -> str:
 
 
 def _tracks(tracks: Tracks) -> str:
-    head = f"{len(tracks)} frames of {tracks.width}x{tracks.height} pixels"
+    head = f"{_count(len(tracks), 'frame', 'frames')} of {tracks.width}x{tracks.height} pixels"
     rows = []
     for id in tracks.ids:
         seen = {frame.index: one for frame in tracks.frames for one in frame.objects if one.tracker_id == id}
         name = next((one.name for one in seen.values() if one.name), "object")
         score = sum(one.score for one in seen.values()) / len(seen)
-        rows.append(f"  {score:5.2f}  {id} {name:<12} in {len(seen)} frames: {_runs(sorted(seen))}")
+        rows.append(f"  {score:5.2f}  {id} {name:<12} in {_count(len(seen), 'frame', 'frames')}: {_runs(sorted(seen))}")
     return "\n".join([head, *rows]) if rows else f"{head}; nothing followed"
 
 
@@ -78,8 +81,8 @@ def _runs(numbers: Sequence[int]) -> str:
     return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
 
 
-def _masks(count: int) -> str:
-    return "1 mask" if count == 1 else f"{count} masks"
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
 
 
 def _row(found: Any, i: int) -> str:

@@ -48,16 +48,32 @@ def write_tracks(tracks: Tracks, video: Video, folder: Path, stem: str) -> list[
 
 
 def drawn(frame: Frame, image: Image, side: int) -> np.ndarray:
-    """A frame with its objects on it, each in its own colour: RGB uint8, its longer side at most ``side``."""
+    """A frame with its objects on it, each in its own colour: RGB uint8, its longer side at most ``side``.
+
+    The frame is reduced before it is drawn on, so that outlines and labels of a large video stay readable.
+    """
     found = frame.detections(image.size)
+    small = image.resized(side) if max(image.size) > side else image
+    if small.size != image.size and len(found):
+        scale = np.array([small.width / image.width, small.height / image.height] * 2, np.float32)
+        found.xyxy = found.xyxy * scale
+        found.mask = np.stack([_reduced(mask, small.size) for mask in found.mask])
     ids = found.tracker_id if found.tracker_id is not None else np.zeros(0, int)
     found.data["hue"] = ids - 1
     found.data["class_name"] = np.array(
         [f"{name} {id}".strip() for name, id in zip(found.data["class_name"], ids, strict=True)], dtype=str
     )
-    scene = draw(image, found)
+    scene = draw(small, found)
     assert scene is not None
     return Image.of(scene).resized(side).array
+
+
+def _reduced(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask bool ``(H, W)`` at a smaller ``(width, height)``; what is thin stays."""
+    import cv2
+
+    share = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0])
+    return np.asarray(share > 0.49 * float(share.max()))
 
 
 def label_picture(frame: Frame, size: tuple[int, int]) -> np.ndarray:
