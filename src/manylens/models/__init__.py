@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from manylens.errors import UnsupportedError
+from manylens.errors import UnsupportedError, WeightsError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,8 +64,22 @@ def family(name: str, model: str = "") -> type[Model]:
 
 
 def load(row: Row, files: Mapping[str, Path], settings: EngineSettings) -> Model:
-    """Load the model of a catalog row from its verified files."""
-    return family(row.family, row.id)(row, files, settings)
+    """Load the model of a catalog row from its verified files.
+
+    Raises:
+        WeightsError: A checkpoint's own files have a value of a kind that they should not.
+    """
+    made = family(row.family, row.id)
+    try:
+        return made(row, files, settings)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if row.source not in ("folder", "hub"):
+            raise
+        raise WeightsError(
+            f"{row.id}: a value in its config.json or another of its JSON files is not of the kind that it should be "
+            f"({type(error).__name__}: {error})",
+            "fetch the checkpoint again, or give another",
+        ) from error
 
 
 @dataclass(frozen=True)

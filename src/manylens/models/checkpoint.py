@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     M = TypeVar("M", bound=PreTrainedModel)
 
 CONFIG = "config.json"
+PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 _REMEDY = "fetch the checkpoint again, or give another"
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _SHOWN = 3
@@ -45,6 +46,37 @@ def config(files: Mapping[str, Path], name: str, file: str = CONFIG) -> dict[str
     if not isinstance(values, dict):
         raise WeightsError(f"{name}: its {file} is not a JSON object", _REMEDY)
     return values
+
+
+def preprocessing(files: Mapping[str, Path], name: str) -> dict[str, Any]:
+    """What a checkpoint says of how pictures are prepared; a value of null is left out, as it says nothing.
+
+    It stands in ``preprocessor_config.json``, or inside the newer ``processor_config.json``, which then counts.
+
+    Raises:
+        WeightsError: There is neither, or one is not a JSON object.
+    """
+    values = config(files, name, PROCESSOR).get("image_processor") if PROCESSOR in files else None
+    if not isinstance(values, dict):
+        values = config(files, name, PREPROCESSOR)
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def sides(values: Mapping[str, Any], name: str, default: Mapping[str, int]) -> Mapping[str, int]:
+    """The ``size`` that :func:`preprocessing` gave, by side; a plain number is both height and width.
+
+    Raises:
+        WeightsError: It is no size.
+    """
+    size = values.get("size", default)
+    found = {"height": size, "width": size} if isinstance(size, int) else size
+    if not isinstance(found, dict) or not found or not all(_whole(one) for one in found.values() if one is not None):
+        raise WeightsError(f"{name}: its {PREPROCESSOR} has a size of {size!r}", _REMEDY)
+    return {side: length for side, length in found.items() if length is not None}
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def load(cls: type[M], files: Mapping[str, Path], name: str, **options: Any) -> M:
@@ -87,13 +119,15 @@ def load(cls: type[M], files: Mapping[str, Path], name: str, **options: Any) -> 
             raise WeightsError(f"{name}: its safetensors file is damaged ({error})", _REMEDY) from error
         except OSError as error:
             raise WeightsError(f"{name}: no weights in the folder ({_first_line(error)})", _REMEDY) from error
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:  # whatever a config of wrong values leads to
             if isinstance(error.__cause__, pickle.UnpicklingError) or "weights_only" in str(error).lower():
                 raise WeightsError(
                     f"{name}: its weights are a pickle that holds more than tensors, and is not run",
                     "convert it to safetensors where you trust it",
                 ) from error
-            raise WeightsError(f"{name}: does not load ({_first_line(error)})", _REMEDY) from error
+            # A value of a wrong type is said by what was caught, not by what was made of it.
+            told_by = error.__cause__ if type(error).__name__.startswith("StrictDataclass") else None
+            raise WeightsError(f"{name}: does not load ({_first_line(told_by or error)})", _REMEDY) from error
     model, told = loaded
     _check(told, name)
     return model.eval().requires_grad_(False)

@@ -42,13 +42,13 @@ class DepthModel(Model):
         self._hash = checkpoint.weights_id(row, files)
         self._config = checkpoint.config(files, row.id)
         self.kind: str = self._config["model_type"]
-        self._prepare = checkpoint.config(files, row.id, "preprocessor_config.json")
-        size = self._prepare.get("size", {"height": 384, "width": 384})
-        size = {"height": size, "width": size} if isinstance(size, int) else size
+        self._prepare = checkpoint.preprocessing(files, row.id)
+        size = checkpoint.sides(self._prepare, row.id, {"height": 384, "width": 384})
         if not {"height", "width"} <= size.keys() or self._prepare.get("do_pad"):
             asked = "pads pictures" if self._prepare.get("do_pad") else f"resizes to {size}"
             raise UnsupportedError(f"{row.id}: its preprocessor_config.json {asked}, which is not known here")
         self._size = (size["width"], size["height"])
+        self._multiple = int(self._prepare.get("ensure_multiple_of", 1))
         halves = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 3}
         self.processor = Processor.of({**halves, **self._prepare, "do_resize": False}, row.id, 0)
         self._networks = Sizes(self._blueprint, settings, self._hash)
@@ -117,7 +117,7 @@ class DepthModel(Model):
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """``(width, height)`` for the network: the side that changes least sets the scale, where aspect is kept."""
-        multiple = int(self._prepare.get("ensure_multiple_of", 1))
+        multiple = self._multiple
         scales = [wanted / given for wanted, given in zip(self._size, size, strict=True)]
         if self._prepare.get("keep_aspect_ratio", False):
             scales = [scales[0] if abs(1 - scales[0]) < abs(1 - scales[1]) else scales[1]] * 2

@@ -62,6 +62,26 @@ def configured(**values):
     return apply
 
 
+def nested(part: str, **values):
+    """A change to one part of the folder's config."""
+
+    def apply(folder: Path) -> None:
+        path = folder / "config.json"
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps({**config, part: {**config[part], **values}}))
+
+    return apply
+
+
+def sharded(folder: Path) -> None:
+    """Two files of weights by the index, and only one of them there."""
+    files = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    names = sorted(load_file(folder / "model.safetensors"))
+    where = {name: files[i % 2] for i, name in enumerate(names)}
+    (folder / "model.safetensors").rename(folder / files[0])
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+
+
 class _Code:
     def __reduce__(self):
         return os.mkdir, ("it-ran",)
@@ -112,6 +132,23 @@ BAD = {
         changed(lambda t: t.update({TENSOR: t[TENSOR].to(torch.int64)})),
         WeightsError,
         rf"its tensor {TENSOR} is I64, not floating point",
+    ),
+    "a size that is a word": (
+        nested("vision_config", hidden_size="wide"),
+        WeightsError,
+        r"does not load \(Field 'hidden_size' expected int, got str \(value: 'wide'\)\)",
+    ),
+    "sizes that do not fit": (
+        nested("vision_config", num_attention_heads=3),
+        WeightsError,
+        r"does not load \(The hidden size \(16\) is not a multiple of the number of attention heads",
+    ),
+    "a part that is a word": (configured(vision_config="wide"), WeightsError, "a value in its config.json"),
+    "a shard that is not there": (sharded, WeightsError, "model-00002-of-00002.safetensors"),
+    "a tokenizer that is none": (
+        lambda f: (f / "tokenizer.json").write_text("{}"),
+        WeightsError,
+        "its tokenizer.json does not load",
     ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), WeightsError, "no weights in the folder"),
     "cut in the middle": (cut, WeightsError, "its model.safetensors is damaged|is damaged"),

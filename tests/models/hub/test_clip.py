@@ -24,6 +24,7 @@ from transformers import (
 from manylens.errors import PromptError, UnsupportedError, WeightsError
 from manylens.media import Image
 from manylens.models.clip import naflex
+from manylens.models.clip.text import Tokens
 from manylens.session import Session
 from manylens.tasks import ClassifyRequest, EmbedRequest, MatchRequest, SegmentRequest
 
@@ -255,6 +256,71 @@ def test_a_text_that_is_too_long_is_refused_not_cut(kind, folders):
     request = SegmentRequest.of(image=picture(1), text=text) if kind == "clipseg" else EmbedRequest.of(text=text)
     with pytest.raises(PromptError, match=rf"42 tokens, and .* reads at most {LENGTH}"):
         kit.run(kit.opened(folders[kind]), request)
+
+
+LETTERS = ("<pad>", "</s>", "<bos>", "<unk>", "a", "cat", "cat,", "cat.", "Cat.", "A", "red", "red-cup", "redcup")
+
+
+def lettered(kind: str, folder: Path, **settings) -> Tokens:
+    """The tokenizer of a folder whose own file keeps every letter and mark, and adds no ends."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder.mkdir()
+    tokens = Tokenizer(models.WordLevel({word: i for i, word in enumerate(LETTERS)}, unk_token="<unk>"))
+    tokens.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokens.save(str(folder / "tokenizer.json"))
+    (folder / "config.json").write_text(json.dumps({"model_type": kind, "text_config": {"max_position_embeddings": 6}}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": "<pad>", "eos_token": "</s>", **settings}))
+    return Tokens({path.name: path for path in folder.iterdir()}, "x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "text", "words"),
+    [
+        ("siglip", {"tokenizer_class": "SiglipTokenizer"}, "A  Cat. red-cup ", ["a", "cat", "redcup"]),
+        ("siglip", {"tokenizer_class": "SiglipTokenizer", "do_lower_case": False}, "A cat.", ["A", "cat"]),
+        ("siglip", {"tokenizer_class": "GemmaTokenizer"}, "A Cat.", ["a", "cat."]),
+        ("siglip", {"tokenizer_class": "GemmaTokenizerFast"}, "A Cat.", ["a", "cat."]),
+        ("siglip2", {}, "A Cat. red-cup", ["a", "cat.", "red-cup"]),
+        ("siglip", {}, "A Cat.", ["A", "Cat."]),
+        ("clip", {}, "A Cat.", ["A", "Cat."]),
+    ],
+)
+def test_texts_are_written_as_each_was_trained(kind, settings, text, words, tmp_path):
+    (ids,) = lettered(kind, tmp_path / "words", **settings)([text])
+    assert [LETTERS[i] for i in ids[: len(words)]] == words
+    assert set(ids[len(words) :]) <= {0}
+
+
+@pytest.mark.parametrize("ends", [(False, True), (True, True), (True, False), (False, False)])
+def test_the_ends_that_the_settings_ask_for_are_put_on_as_transformers_does(ends, tmp_path):
+    settings = {"add_bos_token": ends[0], "add_eos_token": ends[1], "bos_token": {"content": "<bos>"}}
+    found = lettered("siglip2", tmp_path / "words", **settings)(["a cat"])
+    plain = {**settings, "bos_token": "<bos>", "eos_token": "</s>", "pad_token": "<pad>"}
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "words/tokenizer.json"), **plain)
+    right = tokenizer(["a cat"], padding="max_length", max_length=6, padding_side="right")["input_ids"]
+    assert found.tolist() == right
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "clipseg"])
+def test_a_processor_file_of_newer_form_or_with_nulls_says_the_same(kind, folders, tmp_path):
+    import shutil
+
+    plain = json.loads((folders[kind] / "preprocessor_config.json").read_text())
+    nulls = dict.fromkeys(("do_resize", "do_normalize", "do_rescale", "do_center_crop", "rescale_factor", "image_mean"))
+    request = SegmentRequest.of(image=picture(1), text="cat", threshold=0.0)
+    request = request if kind == "clipseg" else EmbedRequest.of(image=picture(1))
+    said = lambda folder: kit.run(kit.opened(folder), request)  # noqa: E731
+    answer = lambda found: found.confidence if kind == "clipseg" else found.vector  # noqa: E731
+    right = answer(said(folders[kind]))
+    for name, body in (
+        ("preprocessor_config.json", {**nulls, **plain}),
+        ("processor_config.json", {"image_processor": {**nulls, **plain}, "processor_class": "CLIPProcessor"}),
+    ):
+        copy = shutil.copytree(folders[kind], tmp_path / name)
+        (copy / "preprocessor_config.json").unlink()
+        (copy / name).write_text(json.dumps(body))
+        assert answer(said(copy)) == pytest.approx(right, abs=1e-6)
 
 
 def test_a_folder_without_its_processor_or_tokenizer_is_refused(folders, tmp_path):

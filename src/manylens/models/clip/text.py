@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import string
 import tomllib
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from manylens.errors import PromptError, WeightsError
 from manylens.models import checkpoint
 
 _SHOWN = 40
+_REMEDY = "give the whole checkpoint"
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @cache
@@ -45,6 +48,9 @@ class Tokens:
         self._tokens.no_truncation()
         self._tokens.no_padding()
         settings = checkpoint.config(files, name, "tokenizer_config.json") if _settings(files) else {}
+        self._form = _form(self.kind, settings)
+        if self._fixed:
+            _add_ends(self._tokens, settings)
         self._pad = self._number(settings.get("pad_token"), text.get("pad_token_id", 1 if self._fixed else 0))
         if self.kind == "clip" or self.kind == "clipseg":
             # Whatever is behind the end token is not looked at; the end token itself is what CLIP pads with.
@@ -56,9 +62,8 @@ class Tokens:
         Raises:
             PromptError: A text is longer than the tower reads.
         """
-        # SigLIP 2 was trained on small letters; its tokenizer file does not say so.
-        texts = [text.lower() for text in texts] if self.kind == "siglip2" else list(texts)
-        encoded = self._tokens.encode_batch(texts)
+        texts = list(texts)
+        encoded = self._tokens.encode_batch([self._form(text) for text in texts])
         longest = max(len(one.ids) for one in encoded)
         for text, one in zip(texts, encoded, strict=True):
             if len(one.ids) > self.most:
@@ -73,8 +78,49 @@ class Tokens:
         return ids
 
     def _number(self, token: Any, default: int) -> int:
-        found = self._tokens.token_to_id(token["content"] if isinstance(token, Mapping) else token) if token else None
+        found = self._tokens.token_to_id(_content(token)) if token else None
         return default if found is None else found
+
+
+def _content(token: Any) -> Any:
+    """A token's own letters, from either form in which a file gives it."""
+    return token["content"] if isinstance(token, Mapping) else token
+
+
+def _form(kind: str, settings: Mapping[str, Any]) -> Callable[[str], str]:
+    """How a text is written before it is cut into tokens; a file of tokens need not say so.
+
+    SigLIP was trained without punctuation. SigLIP 2 was trained on small letters, also where its pictures are of one
+    size, and its config then says ``siglip``: its tokenizer, Gemma's, tells it.
+    """
+    made = str(settings.get("tokenizer_class", "")).removesuffix("Fast")
+    if kind == "siglip2" or (kind == "siglip" and made in ("GemmaTokenizer", "Siglip2Tokenizer")):
+        return str.lower
+    if made == "SiglipTokenizer":
+        return partial(_plain, small=bool(settings.get("do_lower_case", True)))
+    return str
+
+
+def _plain(text: str, *, small: bool) -> str:
+    """Without punctuation, one blank between words."""
+    return " ".join((text.lower() if small else text).translate(_NO_PUNCTUATION).split())
+
+
+def _add_ends(tokens: Any, settings: Mapping[str, Any]) -> None:
+    """Put the begin and end tokens where the settings ask for them, whatever the file of tokens does by itself."""
+    if "add_bos_token" not in settings and "add_eos_token" not in settings:
+        return
+    from tokenizers.processors import TemplateProcessing
+
+    before, after = (_end(tokens, settings, end) for end in ("bos", "eos"))
+    known = [(token, tokens.token_to_id(token)) for token in {*before, *after}]
+    tokens.post_processor = TemplateProcessing(single=[*before, "$A", *after], special_tokens=known)
+
+
+def _end(tokens: Any, settings: Mapping[str, Any], end: str) -> list[str]:
+    token = _content(settings.get(f"{end}_token"))
+    wanted = settings.get(f"add_{end}_token") and token and tokens.token_to_id(token) is not None
+    return [token] if wanted else []
 
 
 def _settings(files: Mapping[str, Path]) -> bool:
@@ -89,13 +135,16 @@ def _tokenizer(files: Mapping[str, Path], name: str) -> Any:
     if "tokenizer.json" in files:
         from tokenizers import Tokenizer
 
-        return Tokenizer.from_file(str(files["tokenizer.json"]))
+        try:
+            return Tokenizer.from_file(str(files["tokenizer.json"]))
+        except Exception as error:  # the library's own, without a class
+            raise WeightsError(f"{name}: its tokenizer.json does not load ({error})", _REMEDY) from error
     # transformers makes an empty tokenizer, without a word, where there is no vocabulary.
     if not any(vocabulary <= files.keys() for vocabulary in _VOCABULARIES):
-        raise WeightsError(f"{name}: the folder has no tokenizer.json", "give the whole checkpoint")
+        raise WeightsError(f"{name}: the folder has no tokenizer.json", _REMEDY)
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(files["config.json"].parent, local_files_only=True).backend_tokenizer
     except (OSError, ValueError, AttributeError, ImportError) as error:
-        raise WeightsError(f"{name}: its tokenizer does not load ({error})", "give the whole checkpoint") from error
+        raise WeightsError(f"{name}: its tokenizer does not load ({error})", _REMEDY) from error

@@ -50,7 +50,7 @@ class Towers:
         self._config = checkpoint.config(files, name)
         self.kind: str = self._config["model_type"]
         self._vision: dict[str, Any] = self._config.get("vision_config", {})
-        processor = checkpoint.config(files, name, "preprocessor_config.json")
+        processor = checkpoint.preprocessing(files, name)
         self._patches = int(processor.get("max_num_patches", 256))
         self._patch = int(processor.get("patch_size", self._vision.get("patch_size", 16)))
         self._flexible = self.kind == "siglip2"

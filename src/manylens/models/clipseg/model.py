@@ -44,7 +44,7 @@ class ClipSeg(Model):
         self._hash = checkpoint.weights_id(row, files)
         self._tokens = Tokens(files, row.id)
         self._config = checkpoint.config(files, row.id)
-        config = checkpoint.config(files, row.id, "preprocessor_config.json")
+        config = checkpoint.preprocessing(files, row.id)
         left_out = {"image_mean": pixels.HALF, "image_std": pixels.HALF}  # as in the hub's processor of a ViT
         self.processor = Processor.of(left_out | config, row.id, 352)
         self._size = self.processor.fixed(row.id)

@@ -46,7 +46,7 @@ class Masks(Model):
         config = checkpoint.config(files, row.id)
         self.kind: str = config["model_type"]
         self.labels = Labels.of(config)
-        processor = checkpoint.config(files, row.id, "preprocessor_config.json")
+        processor = checkpoint.preprocessing(files, row.id)
         self.resizing = Resizing.of(processor, row.id, square=self.kind == "eomt")
         self._networks = Sizes(self._blueprint, settings, self._hash)
 

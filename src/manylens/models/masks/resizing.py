@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from manylens.errors import MediaError, UnsupportedError
-from manylens.models import pixels
+from manylens.models import checkpoint, pixels
 from manylens.models.processor import Processor
 
 _STAGE = 384
@@ -61,10 +61,10 @@ class Resizing:
         if not config.get("do_resize", True) or config.get("pad_size"):
             asked = f"pads to {config['pad_size']}" if config.get("pad_size") else "does not resize"
             raise UnsupportedError(f"{name}: its preprocessor_config.json {asked}, which is not known here")
-        size = config.get("size", {"shortest_edge": 640, "longest_edge": 640} if square else None)
-        if isinstance(size, int):
-            size = {"shortest_edge": size, "longest_edge": config.get("max_size", 1333)}
-        size = size or {"shortest_edge": 800, "longest_edge": 1333}
+        if isinstance(config.get("size"), int):
+            config = {**config, "size": {"shortest_edge": config["size"], "longest_edge": config.get("max_size", 1333)}}
+        usual = {"shortest_edge": 640, "longest_edge": 640} if square else {"shortest_edge": 800, "longest_edge": 1333}
+        size = checkpoint.sides(config, name, usual)
         exact = edges = None
         if {"height", "width"} <= size.keys() and not square:
             exact = (size["width"], size["height"])
