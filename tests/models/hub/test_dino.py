@@ -283,6 +283,18 @@ def test_a_checkpoint_with_a_classifier_names_what_it_sees(folders, kind):
     assert [label.score for label in found] == pytest.approx(np.sort(chances)[::-1], abs=1e-4)
 
 
+def test_labels_that_do_not_exclude_each_other_are_not_ranked(folders, tmp_path):
+    """Shares that sum to one would say nothing of them; vectors and examples are as ever."""
+    folder = shutil.copytree(folders["vit-classes"], tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text()) | {"problem_type": "multi_label_classification"}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = kit.opened(folder)
+    with pytest.raises(UnsupportedError, match="do not exclude each other"):
+        kit.run(model, ClassifyRequest.of(image=picture()))
+    like = [{"image": picture(seed), "name": name} for seed, name in ((1, "one"), (2, "two"))]
+    assert kit.run(model, ClassifyRequest.of(image=picture(2), like=like)).best.name == "two"
+
+
 def test_the_nearest_examples_vote(folders):
     model = kit.opened(folders["dinov3"])
     like = [{"image": picture(seed), "name": name} for seed, name in ((1, "one"), (2, "two"), (3, "one"))]
@@ -411,6 +423,8 @@ def test_the_trainable_form_is_the_same_network(folders, kind):
         ({"num_hidden_layers": 1}, WeightsError, "has too many"),
         ({"intermediate_size": 44}, WeightsError, "of another shape"),
         ({"num_attention_heads": 5}, WeightsError, "describes no network"),
+        ({"num_attention_heads": -1}, WeightsError, "describes no network"),
+        ({"image_size": 4}, WeightsError, "describes no network"),
         ({"hidden_size": "wide"}, WeightsError, "holds what is no number"),
         ({"hidden_act": "mish"}, UnsupportedError, "hidden_act 'mish'"),
         ({"num_channels": 4}, UnsupportedError, "4 channels"),

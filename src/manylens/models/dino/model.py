@@ -136,6 +136,11 @@ class Dino(Model):
 
     def _classify(self, request: ClassifyRequest, ctx: Context) -> Classification:
         if not request.like:
+            if self._plan.several or len(self._plan.labels) == 1:
+                raise UnsupportedError(
+                    f"{self.row.id}: its labels do not exclude each other, so that there is no best one",
+                    "give examples (like), or another model",
+                )
             found, ctx.notes["cache"] = self._features.of(request.image, self._views.seen, "logits", ctx)
             return _ranked(self._plan.labels, _softmax(found["logits"]), request.top)
         vectors = self._vectors([request.image, *(example.image for example in request.like)], ctx)

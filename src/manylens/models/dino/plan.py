@@ -86,6 +86,7 @@ class Plan:
         gated: Whether a gate goes over the hidden channels of each MLP.
         head: What the classifier reads: ``token``, ``both`` (the class token and the mean patch), or "" for none.
         labels: Names of the classes.
+        several: Whether its classes are no choice of one: a picture may be of many, or of a degree.
     """
 
     kind: str
@@ -103,6 +104,7 @@ class Plan:
     gated: bool = False
     head: Literal["", "token", "both"] = ""
     labels: tuple[str, ...] = ()
+    several: bool = False
 
     @property
     def fractions(self) -> bool:
@@ -157,8 +159,10 @@ def plan(config: Mapping[str, Any], name: str) -> Plan:
             gated=swiglu or bool(full.get("use_gated_mlp")),
             head=head,
             labels=_labels(full) if head else (),
+            several=full.get("problem_type") in ("multi_label_classification", "regression"),
         )
-        whole = found.width % found.heads == 0 and min(found.width, found.depth, found.patch) > 0
+        counts = (found.width, found.depth, found.heads, found.patch, 1 if rotary else found.grid)
+        whole = found.width % found.heads == 0 and min(counts) > 0 and found.registers >= 0
     except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
         raise WeightsError(
             f"{name}: its config.json holds what is no number ({error})", "fetch the checkpoint again"
