@@ -144,6 +144,18 @@ def test_many_masks_go_into_a_folder_and_are_said_in_short(tmp_path):
     assert say(many).endswith("and 10 more")
 
 
+def test_masks_of_the_result_before_do_not_stay_beside_those_of_the_next(tmp_path):
+    (tmp_path / "photo-segment-9-mine-mask.png").touch()
+    masks = np.ones((30, 60, 80), bool)
+    several = detections([[0, 0, 80, 60]] * 30, [0.5] * 30, masks=masks, levels=["part"] * 30)
+    for result, files in ((found(), 4), (several, 30), (found()[:1], 2), (detections([], []), 0)):
+        write_result(result, IMAGE, tmp_path, "photo-segment")
+        assert len([*tmp_path.rglob("*-mask.png"), *tmp_path.rglob("*-cutout.png")]) == files + 1
+    assert (tmp_path / "photo-segment-9-mine-mask.png").exists()
+    (tmp_path / "photo-segment.json").write_text("[1]")
+    write_result(found(), IMAGE, tmp_path, "photo-segment")
+
+
 def test_arrays_and_made_pictures(tmp_path):
     files = write_result(Embedding(np.ones(3, np.float32), "s"), None, tmp_path, "text-embed")
     assert np.load(files[0], allow_pickle=False)["vector"].tolist() == [1, 1, 1]

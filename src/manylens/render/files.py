@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,10 @@ def write_result(
     elif drawn is not None:
         made.append(save_image(Image.of(drawn), folder / f"{stem}.png"))
     if image is not None and getattr(result, "xyxy", None) is not None:
+        former = _former_masks(folder, stem)
         made += _masks(result, image, folder, stem)
+        for old in former - set(made):  # else the folder would show masks that its labels do not know
+            old.unlink(missing_ok=True)
         labels = json.dumps(coco_json([(image, result)]), indent=1)
         made.append(atomic_write(folder / f"{stem}-coco.json", labels.encode()))
     made += _arrays(result, folder, stem)
@@ -65,16 +69,34 @@ def _masks(found: Any, image: Image, folder: Path, stem: str) -> list[Path]:
     if found.mask is None:
         return []
     made = []
-    many = len(found) > _MANY  # then they go into a folder of their own, and nobody wants all the cutouts
+    names = [str(name or level) for name, level in zip(found.data["class_name"], found.data["level"], strict=True)]
+    for mask, (masked, cut) in zip(found.mask, _mask_files(folder, stem, names), strict=True):
+        made.append(save_mask_png(mask, masked))
+        if cut is not None:
+            made.append(save_cutout_png(image, mask, cut))
+    return made
+
+
+def _mask_files(folder: Path, stem: str, names: Sequence[str]) -> list[tuple[Path, Path | None]]:
+    """Where the mask and the cutout of each of several things go.
+
+    Many masks go into a folder of their own, and nobody wants all the cutouts.
+    """
+    many = len(names) > _MANY
     if many:
         stem = f"{stem}-masks/{stem}"
-    for i, mask in enumerate(found.mask):
-        name = slug(str(found.data["class_name"][i] or found.data["level"][i] or "object"))
-        base = f"{stem}-{i + 1}-{name}"
-        made.append(save_mask_png(mask, folder / f"{base}-mask.png"))
-        if not many:
-            made.append(save_cutout_png(image, mask, folder / f"{base}-cutout.png"))
-    return made
+    bases = [f"{stem}-{i}-{slug(name)}" for i, name in enumerate(names, 1)]
+    return [(folder / f"{base}-mask.png", None if many else folder / f"{base}-cutout.png") for base in bases]
+
+
+def _former_masks(folder: Path, stem: str) -> set[Path]:
+    """The masks and cutouts that a result written here before under the same name says it has."""
+    try:
+        former = json.loads((folder / f"{stem}.json").read_bytes())["detections"]
+        names = [str(row["class_name"] or row["level"]) for row in former if row["mask"] is not None]
+    except (OSError, ValueError, LookupError, TypeError):
+        return set()
+    return {path for pair in _mask_files(folder, stem, names) for path in pair if path is not None}
 
 
 def _arrays(result: Any, folder: Path, stem: str) -> list[Path]:

@@ -54,7 +54,7 @@ def drawn(frame: Frame, image: Image, side: int) -> np.ndarray:
     """
     found = frame.detections(image.size)
     small = image.resized(side) if max(image.size) > side else image
-    if small.size != image.size and len(found):
+    if small.size != image.size and found.mask is not None:
         scale = np.array([small.width / image.width, small.height / image.height] * 2, np.float32)
         found.xyxy = found.xyxy * scale
         found.mask = np.stack([_reduced(mask, small.size) for mask in found.mask])
