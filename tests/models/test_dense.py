@@ -95,6 +95,18 @@ def test_a_pixel_is_of_one_class_at_most_and_no_less_sure_than_the_threshold(pla
     assert all(score >= 0.5 - 1e-6 for mask, score in zip(masks, sure, strict=True) if mask.any())
 
 
+def test_masks_of_many_classes_need_no_plane_of_each_at_the_pictures_size():
+    import tracemalloc
+
+    planes = np.random.default_rng(0).random((40, 6, 8), dtype=np.float32)
+    tracemalloc.start()
+    masks, _ = matching.masks(planes, (640, 480))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < masks.nbytes + 8 * 4 * 640 * 480
+    assert (masks.argmax(axis=0)[masks.any(axis=0)] == upsampled(planes, (640, 480)).argmax(0)[masks.any(axis=0)]).all()
+
+
 def test_no_class_is_no_mask():
     masks, sure = matching.masks(np.zeros((0, 4, 5), np.float32), (33, 21))
     assert masks.shape == (0, 21, 33)

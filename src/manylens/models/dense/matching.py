@@ -106,10 +106,18 @@ def masks(planes: np.ndarray, size: tuple[int, int], threshold: float = 0.5) -> 
         bool ``(C, H, W)`` and float32 ``(C,)``: the mean score under each mask; the largest score anywhere where it is
         empty.
     """
-    full = upsampled(planes, size)
-    if not len(full):
-        return full.astype(bool), np.zeros(0, np.float32)
-    best = full.argmax(axis=0)
-    found = np.stack([(best == number) & (plane >= threshold) for number, plane in enumerate(full)])
-    sure = [plane[mask].mean() if mask.any() else plane.max() for plane, mask in zip(full, found, strict=True)]
+    if not len(planes):
+        return np.zeros((0, size[1], size[0]), bool), np.zeros(0, np.float32)
+    # One plane at the picture's size after the other: all would be gigabytes for many classes and a large photo.
+    (top,), best = upsampled(planes[:1], size), np.zeros(size[::-1], np.int32)
+    most = [top.max()]
+    for number, plane in enumerate(planes[1:], start=1):
+        (full,) = upsampled(plane[None], size)
+        most.append(full.max())
+        best[full > top] = number
+        np.maximum(top, full, out=top)
+    found = np.empty((len(planes), *best.shape), bool)
+    for number, mask in enumerate(found):
+        np.logical_and(best == number, top >= threshold, out=mask)
+    sure = [top[mask].mean() if mask.any() else largest for mask, largest in zip(found, most, strict=True)]
     return found, np.array(sure, np.float32)
