@@ -441,6 +441,7 @@ def test_several_objects_and_classes_are_followed_under_their_numbers(ours):
     assert given[1].score == given[2].score == 1
     shown = dict(zip(found[2].tracker_id, found[2].mask, strict=True))
     assert (shown[1] == objects[0]["mask"]).all()
+    assert found[2].mask.sum(axis=0).max() == 1  # what is given is no other class's
     assert {one.name for frame in found.frames for one in frame.objects if one.tracker_id == 3} <= {"cup"}
     assert any(one.tracker_id == 3 for frame in found.frames for one in frame.objects)
 

@@ -82,6 +82,7 @@ def track(answers: Answers, request: TrackRequest, ctx: Context, memory: int = M
             found, scores = _seen(answers, followed, len(shown), frame, ctx, np.inf if marked_here else sure)
         if marked_here:
             found[: len(given)], scores[: len(given)] = given, 1
+            found[len(given) :] &= ~np.any(given, axis=0)
         frames.append(_frame(index, found, scores, names))
         ctx.progress((index + 1) / video.count, f"frame {index + 1} of {video.count}")
     return Tracks(tuple(frames), video.width, video.height, video.fps)
