@@ -161,6 +161,28 @@ def test_several_classes_share_no_pixel_and_the_absent_one_is_unsure():
     assert other.score < like.LEAST < min(disc.score, square.score)
 
 
+def test_a_stranger_a_little_like_the_thing_is_not_taken_with_it(monkeypatch):
+    shown = [example(DISC)]
+    tones = TONES.copy()
+    tones[OTHER] = TONES[OTHER] + 0.45 * TONES[DISC]
+    monkeypatch.setitem(globals(), "TONES", tones)
+    kinds = picture((DISC, 40, 70), (OTHER, 120, 50))
+    where, patches = encode(kinds)
+    (found,) = like.find(where, patches, [shown])
+    assert iou(where.full(found.member), kinds == DISC) > 0.85
+    alone, patches = encode(picture((OTHER, 120, 50)))
+    (stranger,) = like.find(alone, patches, [shown])
+    assert iou(alone.full(stranger.member), kinds == OTHER) > 0.85  # evidence alone takes it
+    assert stranger.score < like.LEAST < found.score
+
+
+def test_a_thing_in_two_places_keeps_both():
+    kinds = picture((DISC, 40, 60), (DISC, 120, 60))
+    where, patches = encode(kinds)
+    (found,) = like.find(where, patches, [[example(DISC)]])
+    assert iou(where.full(found.member), kinds == DISC) > 0.85
+
+
 def test_what_is_nowhere_is_unsure():
     where, patches = encode(picture((SQUARE, 120, 50)))
     assert like.find(where, patches, [[example(OTHER)]])[0].score < like.LEAST

@@ -8,7 +8,7 @@ and looks like a region.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,8 +83,29 @@ def find(scene: Scene, patches: np.ndarray, classes: Sequence[Sequence[matching.
         seen = np.where(rival, np.minimum(plane, 0.05), plane)
         refined = np.where(rival, 0.0, _self_supported(seen, own))
         member = _fitting(scene, regions, refined) & ~rival
-        found.append(Found(member, _sure(member, plane, regions.sizes, weights, patches, examples)))
+
+        def sure(part: np.ndarray, plane: np.ndarray = plane, shown: Sequence[matching.Shown] = examples) -> float:
+            return _sure(part, plane, regions.sizes, weights, patches, shown)
+
+        member = _without_strangers(regions, member, sure)
+        found.append(Found(member, sure(member)))
     return found
+
+
+def _without_strangers(regions: scoring.Regions, member: np.ndarray, sure: Callable[[np.ndarray], float]) -> np.ndarray:
+    """A find bool (N,) without its separate parts that would be no find alone, where another part would be one.
+
+    Evidence only says that a part is less like what is beside the examples: of a thing that neither shows, that says
+    little. Where no part is sure alone, as of a thing in many pieces, all stay.
+    """
+    parts: list[np.ndarray] = []
+    left = member.copy()
+    while left.any():
+        parts.append(candidates.connected(regions, left[None], int(left.argmax()))[0])
+        left &= ~parts[-1]
+    scores = [sure(part) for part in parts] if len(parts) > 1 else []
+    known = [part for part, score in zip(parts, scores, strict=False) if score >= LEAST]
+    return np.any(known, axis=0) if known else member
 
 
 def instances(
