@@ -176,6 +176,14 @@ class TestPictures:
         )
         np.testing.assert_allclose(near.confidence, exact.confidence, atol=0.02, rtol=0)
 
+    @pytest.mark.parametrize("engine", ["torch", "openvino"])
+    def test_half_precision_moves_no_click(self, folder: Path, plain: Any, engine: str) -> None:
+        networks = kit.opened(folder, engine=engine, precision="bf16").networks
+        points = np.random.default_rng(0).uniform(0, SIDE, (1, 50, 2)).astype(np.float32)
+        with torch.no_grad():
+            right = plain.prompt_encoder.shared_embedding((torch.from_numpy(points)[None] + 0.5) / SIDE)[0]
+        np.testing.assert_allclose(networks._sines(points), right, atol=1e-5)
+
     def test_several_objects_are_what_each_is_alone(self, model: Any, picture: Image) -> None:
         said = [PROMPTS[name] for name in ("a box", "two clicks", "a mask", "a box and a click")]
         together = kit.run(model, SegmentRequest.of(image=picture, objects=said))

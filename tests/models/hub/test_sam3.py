@@ -479,6 +479,7 @@ def test_every_group_of_parameters_is_noticed(folder: Path, picture: Image, monk
     monkeypatch.setattr(Networks, "load", lambda self: whole.detector_model)
     whole.tracker_model.vision_encoder = vision
     monkeypatch.setattr(TrackerNetworks, "load", lambda self: whole.tracker_model)
+    monkeypatch.setattr(checkpoint, "tensor", lambda *_: None)  # what is damaged is not in the file
     asked = request(picture, CASES["words and example"][0], threshold=0.0)
     clicks: list[dict[str, Any]] = [
         {"points": [(20, 30)], "background_points": [(3, 3)]},

@@ -221,9 +221,9 @@ class Sam(Model):
         """Let go of what no network will be made of any more."""
         if not self.settings.device.startswith("cpu"):
             self._source = None  # its parts moved to the device with the network that was made of them
-        elif hasattr(self._source, "vision_encoder") and {"encoder", "decoder"} <= self._networks.keys():
+        elif self._source is not None and {"encoder", "decoder"} <= self._networks.keys():
             # The encoder, which is nearly all of the weights. Other decoders are made of the rest when they are asked.
-            del self._source.vision_encoder
+            self._source._modules.pop("vision_encoder", None)
 
 
 def _everything(decoder: SamDecoder, scene: Scene, canvas: Canvas, request: SegmentRequest, ctx: Context) -> Detections:

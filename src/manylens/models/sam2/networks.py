@@ -60,12 +60,16 @@ class Networks:
         weights: Hash of its weights.
     """
 
+    _tensors = ""
+    """What stands before the names of the tensors."""
+
     def __init__(
         self, files: Mapping[str, Path], name: str, spec: Spec, settings: EngineSettings, weights: str
     ) -> None:
         self.spec = spec
         self._files, self._name, self._settings, self._weights = files, name, settings, weights
         self._built: dict[str, Network] = {}
+        self._frequencies: np.ndarray | None = None
         self._module: Any = None
         self._lock = threading.Lock()
 
@@ -101,7 +105,7 @@ class Networks:
             scene[FINEST],
             scene[MIDDLE],
             np.array([fresh], np.float32),
-            points.astype(np.float32),
+            self._sines(points),
             labels.astype(np.int64),
             np.zeros((1, 1, side, side), np.float32) if masks is None else masks.astype(np.float32),
             np.array([masks is not None], np.float32),
@@ -122,6 +126,26 @@ class Networks:
     def shrink(self, mask: np.ndarray) -> np.ndarray:
         """A mask ``(side, side)`` as the logits ``(1, 1, S, S)`` that make its pointer."""
         return self._network("mask_shrinker")(mask.astype(np.float32)[None, None])[0]
+
+    def _sines(self, points: np.ndarray) -> np.ndarray:
+        """Points float32 ``(B, N, 2)`` as the sines and cosines of their places, float32 ``(B, N, C)``."""
+        with self._lock:
+            if self._frequencies is None:
+                self._frequencies = self._read_frequencies()
+        # A point is the middle of its pixel.
+        place = (np.asarray(points, np.float32) + np.float32(0.5)) / np.float32(self.spec.side)
+        angle = (2 * place - 1) @ self._frequencies * np.float32(2 * np.pi)
+        return np.concatenate([np.sin(angle), np.cos(angle)], axis=-1)
+
+    def _read_frequencies(self) -> np.ndarray:
+        """float32 ``(2, C / 2)``; from the file, since all else may be kept in compiled form."""
+        # A checkpoint may have the table twice, or once where the two are the same.
+        for part in ("prompt_encoder.shared_embedding", "shared_image_embedding"):
+            found = checkpoint.tensor(self._files, f"{self._tensors}{part}.positional_embedding")
+            if found is not None:
+                return found
+        table: np.ndarray = self._loaded().prompt_encoder.shared_embedding.positional_embedding.float().cpu().numpy()
+        return table
 
     def load(self) -> Any:
         """The network of transformers, strictly loaded; float32 on the processor.
@@ -159,7 +183,7 @@ class Networks:
         with self._lock:
             for built in self._built.values():
                 built.close()
-            self._built, self._module = {}, None
+            self._built, self._module, self._frequencies = {}, None, None
 
     def _network(self, part: str) -> Network:
         self.prepare(part)
@@ -183,13 +207,15 @@ class Networks:
             inputs=_INPUTS[part],
             outputs=outputs,
             shapes=self._shapes(part),
+            changes=2 if part == "decoder" else 1,
         )
 
     def _shapes(self, part: str) -> dict[str, list[int]]:
         """Free sides. The widths of the maps stand in the network, so what has them is given in full."""
         spec = self.spec
         if part == "decoder":
-            return {"points": [-1, -1, 2], "labels": [-1, -1], "masks": [-1, 1, spec.low_res, spec.low_res]}
+            side, width = spec.low_res, self._widths()[0]
+            return {"points": [-1, -1, width], "labels": [-1, -1], "masks": [-1, 1, side, side]}
         if part == "memory_attention":
             width, depth = self._widths()
             cells = spec.cells * spec.cells
@@ -287,7 +313,7 @@ def _example(part: str, spec: Spec, widths: Callable[[], tuple[int, int]]) -> tu
             torch.randn(1, width // 8, 4 * cells, 4 * cells),
             torch.randn(1, width // 4, 2 * cells, 2 * cells),
             torch.ones(1),
-            torch.rand(2, _TRACE_POINTS, 2) * side,
+            torch.randn(2, _TRACE_POINTS, width),
             torch.tensor([[1, 0, -1], [2, 3, -1]]),
             torch.randn(2, 1, spec.low_res, spec.low_res),
             torch.ones(1),

@@ -31,8 +31,9 @@ class MaskDecoder(nn.Module):
     """Prompts to masks, on an embedding that may be one for all prompts or one for each.
 
     Inputs of :meth:`forward`: ``embedding`` ``(b, C, h, w)`` with ``b`` 1 or ``B``; ``finest`` ``(1, C/8, 4h, 4w)`` and
-    ``middle`` ``(1, C/4, 2h, 2w)``; ``fresh`` ``(1,)``, 1 where no memory was attended to; ``points`` ``(B, N, 2)`` in
-    pixels; ``labels`` int64 ``(B, N)``; ``masks`` ``(m, 1, 4h, 4w)`` logits; ``given`` ``(1,)``, 1 where these count.
+    ``middle`` ``(1, C/4, 2h, 2w)``; ``fresh`` ``(1,)``, 1 where no memory was attended to; ``points`` ``(B, N, C)``,
+    the sines of their places, which turn too fast for half precision and so are made before; ``labels`` int64
+    ``(B, N)``; ``masks`` ``(m, 1, 4h, 4w)`` logits; ``given`` ``(1,)``, 1 where these count.
 
     Outputs: logits ``(B, M, 4h, 4w)``, qualities ``(B, M)``, whether the object is there ``(B, 1)`` as a logit, and of
     a video the pointer that each mask would leave ``(B, M, C)``.
@@ -45,7 +46,6 @@ class MaskDecoder(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.prompts, self.decoder = model.prompt_encoder, model.mask_decoder
-        self.side = model.prompt_encoder.input_image_size
         self.register_buffer("places", model.get_image_wide_positional_embeddings().detach())
         self.register_buffer("no_memory", model.no_memory_embedding.detach().reshape(1, -1, 1, 1))
         self.pointer = getattr(model, "object_pointer_proj", None)
@@ -92,9 +92,7 @@ class MaskDecoder(nn.Module):
     def _sparse(self, points: Tensor, labels: Tensor) -> Tensor:
         """Tokens ``(B, N, C)`` of points."""
         prompts, label = self.prompts, labels.unsqueeze(-1)
-        # A point is the middle of its pixel.
-        placed = prompts.shared_embedding((points.unsqueeze(1) + 0.5) / self.side).squeeze(1)
-        placed = torch.where(label == -1, prompts.not_a_point_embed.weight, placed)
+        placed = torch.where(label == -1, prompts.not_a_point_embed.weight, points)
         return torch.where(label >= 0, placed + prompts.point_embed(labels.clamp(min=0)), placed)
 
     def _dense(self, masks: Tensor, given: Tensor) -> Tensor:

@@ -68,6 +68,8 @@ class Clicks(Sam2):
 class TrackerNetworks(Networks):
     """The pieces of the tracker; the encoder begins with patch tokens."""
 
+    _tensors = "tracker_model."
+
     def __init__(
         self,
         files: Mapping[str, Path],
