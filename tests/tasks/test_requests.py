@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -193,3 +195,16 @@ class TestTrack:
     def test_a_prompt_that_does_not_fit_is_refused(self, fields, said):
         with pytest.raises(PromptError, match=said):
             request("track", video=self.VIDEO, **fields)
+
+
+def test_examples_are_given_by_name_or_in_order():
+    by_name = request("segment", image=IMAGE, like=[{"image": IMAGE, "mask": MASK, "name": "cat"}])
+    (example,) = request("segment", image=IMAGE, like=[(IMAGE, MASK, "cat")]).like
+    assert (example.image == by_name.like[0].image, example.name) == (True, "cat")
+    assert (example.mask == by_name.like[0].mask).all()
+    (unnamed,) = request("detect", image=IMAGE, like=[(IMAGE, (0, 0, 5, 5))]).like
+    assert (unnamed.box, unnamed.name) == ((0, 0, 5, 5), None)
+    words = r'like.0: not an example; give {"image": ..., "mask": ..., "name": ...}'
+    for wrong in (3, (IMAGE,), "a.jpg"):
+        with pytest.raises(PromptError, match=re.escape(words)):
+            request("segment", image=IMAGE, like=[wrong])

@@ -140,7 +140,21 @@ def check_mask(mask: np.ndarray, image: Image, name: str) -> None:
         raise PromptError(f"{name} of {image.name} is empty", "give a mask with at least one pixel of the object")
 
 
-class Example(Part):
+class Shown(Part):
+    """Base of examples: a mapping, or a tuple of the same in order as on the command line."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        if isinstance(given, tuple) and 2 <= len(given) <= len(cls.model_fields):
+            return dict(zip(cls.model_fields, given, strict=False))
+        if not isinstance(given, dict | cls):
+            fields = ", ".join(f'"{name}": ...' for name in cls.model_fields)
+            raise ValueError(f"not an example; give {{{fields}}}")
+        return given
+
+
+class Example(Shown):
     """A picture with a mask of the thing meant, and the thing's name if it has one."""
 
     image: Image = Field(description="The example picture.")
@@ -153,7 +167,7 @@ class Example(Part):
         return self
 
 
-class BoxExample(Part):
+class BoxExample(Shown):
     """A picture with a box around the thing meant, and the thing's name if it has one."""
 
     image: Image = Field(description="The example picture.")
@@ -166,7 +180,7 @@ class BoxExample(Part):
         return self
 
 
-class NamedExample(Part):
+class NamedExample(Shown):
     """A picture and what it shows."""
 
     image: Image = Field(description="The example picture.")
