@@ -206,3 +206,9 @@ def test_a_folders_hash_follows_its_content(shipped: Catalog, tmp_path: Path) ->
     assert shipped.resolve(folder).weights_hash == before
     (folder / "model.safetensors").write_bytes(b"y" * 2**20)
     assert shipped.resolve(folder).weights_hash != before
+
+
+@pytest.mark.parametrize("named", [5, "CLIPModel", None, [["CLIPModel"], 3]])
+def test_architectures_of_a_wrong_type_name_none(named: object, shipped: Catalog, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "architectures": named}))
+    assert shipped.resolve(tmp_path).family == "clip"

@@ -40,7 +40,8 @@ class Family:
     def loads(self, config: Mapping[str, Any], key: str) -> bool:
         """Whether it loads what a config says: ``model_type`` of a model, ``_class_name`` of a pipeline."""
         kinds = self.pipelines if key == "_class_name" else self.model_types
-        built = set(config.get("architectures") or ())
+        named = config.get("architectures")
+        built = {one for one in named if isinstance(one, str)} if isinstance(named, list | tuple) else set()
         return config.get(key) in kinds and (not self.architectures or bool(built & set(self.architectures)))
 
 

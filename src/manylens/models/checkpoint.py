@@ -100,7 +100,7 @@ def load(cls: type[M], files: Mapping[str, Path], name: str, **options: Any) -> 
     config(files, name)
     folder = files[CONFIG].parent
     check_dtypes(files, name)
-    with _quiet():
+    with quiet():
         try:
             loaded: Any = cls.from_pretrained(
                 folder,
@@ -246,8 +246,8 @@ def _first_line(error: object) -> str:
     return (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
 
 
-class _quiet:  # noqa: N801 - a context manager in small letters, as in contextlib
-    """transformers says what is wrong with a checkpoint in tables; the errors above say it in one line."""
+class quiet:  # noqa: N801 - a context manager in small letters, as in contextlib
+    """transformers says what is wrong with a checkpoint in tables, and warns of what is not; we say it in one line."""
 
     def __enter__(self) -> None:
         from transformers.utils import logging

@@ -49,6 +49,8 @@ class DepthModel(Model):
             raise UnsupportedError(f"{row.id}: its preprocessor_config.json {asked}, which is not known here")
         self._size = (size["width"], size["height"])
         self._multiple = int(self._prepare.get("ensure_multiple_of", 1))
+        if self._multiple < 1:
+            raise UnsupportedError(f"{row.id}: its preprocessor_config.json makes sides multiples of {self._multiple}")
         halves = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 3}
         self.processor = Processor.of({**halves, **self._prepare, "do_resize": False}, row.id, 0)
         self._networks = Sizes(self._blueprint, settings, self._hash)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from manylens.models import checkpoint
 from manylens.runtime import engines
 from manylens.runtime.engines import EngineSettings
 from manylens.runtime.machine import library_version
@@ -120,7 +121,7 @@ def traced(blueprint: Blueprint) -> openvino.Model:
     shapes = [
         list(blueprint.shapes.get(name, tensor.shape)) for name, tensor in zip(blueprint.inputs, example, strict=True)
     ]
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), checkpoint.quiet():
         warnings.simplefilter("ignore")  # the tracer warns of every shape that it takes for a constant
         # Without the tracer's own check, which runs the module twice more.
         decoder = TorchScriptPythonDecoder(

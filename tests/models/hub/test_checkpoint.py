@@ -241,6 +241,22 @@ class TestNetwork:
             {"x": (-1, 3), "k": (1,)},
         )
 
+    def test_the_tracer_does_not_let_transformers_warn(self):
+        import dataclasses
+
+        from transformers.utils import logging
+
+        made: list[str] = []
+        plain = self.blueprint(made)
+
+        def module() -> torch.nn.Module:
+            made.append("quiet" if logging.get_verbosity() >= logging.CRITICAL else "loud")
+            return plain.module()
+
+        network.traced(dataclasses.replace(plain, module=module))
+        assert made == ["quiet", "module"]
+        assert logging.get_verbosity() < logging.CRITICAL
+
     @pytest.mark.parametrize("engine", ["torch", "openvino"])
     def test_arrays_in_arrays_out(self, engine, tmp_path, monkeypatch):
         monkeypatch.setenv("MANYLENS_HOME", str(tmp_path))

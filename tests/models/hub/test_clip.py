@@ -334,6 +334,16 @@ def test_a_folder_without_its_processor_or_tokenizer_is_refused(folders, tmp_pat
             kit.opened(copy)
 
 
+@pytest.mark.parametrize("values", [{"patch_size": 16}, {"patch_size": -3}, {"max_num_patches": 0}])
+def test_patches_that_the_network_does_not_take_are_refused(values, folders, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(folders["siglip2"], tmp_path / "odd")
+    (copy / "preprocessor_config.json").write_text(json.dumps({**_PROCESSORS["siglip2"], **values}))
+    with pytest.raises(WeightsError, match=r"its network takes some of 8"):
+        kit.opened(copy)
+
+
 def test_a_resize_that_is_not_known_is_refused(folders, tmp_path):
     import shutil
 

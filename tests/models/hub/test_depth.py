@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from tests.models.hub import kit
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTConfig
 from transformers import DPTForDepthEstimation as Dpt
 
+from manylens.errors import UnsupportedError, WeightsError
 from manylens.media import Image
 from manylens.session import Session
 from manylens.tasks import DepthRequest, to_json
@@ -153,3 +156,19 @@ def test_training_sees_the_same_map(folders):
     found.sum().backward()
     assert pixels.grad.abs().sum() > 0
     assert len(opened.blocks) == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "said"),
+    [
+        ({"size": "large"}, WeightsError, "has a size of 'large'"),
+        ({"size": {"height": 0, "width": 70}}, WeightsError, "has a size of"),
+        ({"ensure_multiple_of": -3}, UnsupportedError, "multiples of -3"),
+        ({"do_pad": True}, UnsupportedError, "pads pictures"),
+    ],
+)
+def test_a_processor_that_makes_no_sense_is_refused(values, error, said, folders, tmp_path):
+    copy = shutil.copytree(folders["dpt"], tmp_path / "odd")
+    (copy / "preprocessor_config.json").write_text(json.dumps({**_PROCESSORS["dpt"], **values}))
+    with pytest.raises(error, match=said):
+        kit.opened(copy)

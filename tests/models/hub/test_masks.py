@@ -17,7 +17,7 @@ from transformers import (
     Mask2FormerForUniversalSegmentation,
 )
 
-from manylens.errors import UnsupportedError
+from manylens.errors import UnsupportedError, WeightsError
 from manylens.media import Image
 from manylens.models.masks import queries
 from manylens.models.masks.labels import Labels
@@ -322,6 +322,18 @@ def test_nothing_above_the_threshold_is_said(folders):
     assert len(found) == 0
     assert found.mask.shape == (0, 60, 90)
     assert "no region passes the threshold" in ctx.notes["notes"]
+
+
+def test_squares_that_the_network_does_not_take_are_refused(tmp_path):
+    folder = made("eomt", tmp_path / "odd", size={"shortest_edge": 96, "longest_edge": 96})
+    with pytest.raises(WeightsError, match="makes squares of 96, its network takes 64"):
+        kit.opened(folder)
+
+
+@pytest.mark.parametrize("size", ["large", {"height": -3, "width": 4}, [3], {}])
+def test_a_size_that_is_none_is_refused(size):
+    with pytest.raises(WeightsError, match="has a size of"):
+        Resizing.of({"size": size}, "x", square=False)
 
 
 def test_a_resize_that_is_not_known_is_refused():

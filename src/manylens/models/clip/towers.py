@@ -52,9 +52,15 @@ class Towers:
         self._vision: dict[str, Any] = self._config.get("vision_config", {})
         processor = checkpoint.preprocessing(files, name)
         self._patches = int(processor.get("max_num_patches", 256))
-        self._patch = int(processor.get("patch_size", self._vision.get("patch_size", 16)))
         self._flexible = self.kind == "siglip2"
+        self._patch = int(processor.get("patch_size", 16))
         side = self._vision.get("image_size", 224)
+        if self._flexible and (self._patches < 1 or self._patch != self._vision.get("patch_size", 16)):
+            raise WeightsError(
+                f"{name}: its preprocessor_config.json makes {self._patches} patches of {self._patch} pixels, "
+                f"its network takes some of {self._vision.get('patch_size', 16)}",
+                "give a checkpoint whose files belong together",
+            )
         if self._flexible:  # the size follows from each picture's aspect
             processor |= {"do_resize": False, "do_center_crop": False}
         elif self.kind == "clip":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from manylens.errors import WeightsError
 from manylens.media import Image, bounds
 from manylens.models import checkpoint, network
 from manylens.models.base import Model
@@ -48,6 +49,12 @@ class Masks(Model):
         self.labels = Labels.of(config)
         processor = checkpoint.preprocessing(files, row.id)
         self.resizing = Resizing.of(processor, row.id, square=self.kind == "eomt")
+        side = config.get("image_size", 640)
+        if self.kind == "eomt" and (made := self.resizing.side()) != side:
+            raise WeightsError(
+                f"{row.id}: its preprocessor_config.json makes squares of {made}, its network takes {side}",
+                "give a checkpoint whose files belong together",
+            )
         self._networks = Sizes(self._blueprint, settings, self._hash)
 
     def run(self, requests: Sequence[Request], ctx: Context) -> Iterator[Detections]:
