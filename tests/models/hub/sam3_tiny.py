@@ -45,7 +45,8 @@ def config() -> Any:
     tracker = {
         "model_type": "sam3_tracker_video", "image_size": SIDE, "vision_config": vision, "num_maskmem": 3,
         "prompt_encoder_config": {
-            "hidden_size": WIDTH, "image_size": SIDE, "patch_size": 8, "mask_input_channels": 4,
+            # A quarter of the channels are normalised together first: of one alone nothing would be left.
+            "hidden_size": WIDTH, "image_size": SIDE, "patch_size": 8, "mask_input_channels": 16,
         },
         "mask_decoder_config": {**heads, "mlp_dim": 32, "iou_head_hidden_dim": 16},
         "memory_attention_hidden_size": WIDTH, "memory_attention_num_layers": 2,
@@ -71,10 +72,10 @@ def save(folder: Path, seed: int = 9) -> Path:
         for layer in decoder.layers:  # else all queries come to see the same, and find the same
             for attention in (layer.self_attn, layer.text_cross_attn, layer.vision_cross_attn):
                 attention.o_proj.weight.mul_(0.5)
-                attention.o_proj.bias.zero_()
+                attention.o_proj.bias.mul_(0.05)
         decoder.reference_points.weight.mul_(4)
         scoring.query_proj.weight.mul_(3)
-        scoring.query_proj.bias.zero_()
+        scoring.query_proj.bias.mul_(0.05)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
