@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import pytest
 
 from manylens.catalog import Row, WeightsStore
 from manylens.catalog.sources import hub_client
+from manylens.cli import main
 from manylens.errors import (
     LicenceError,
     ManylensError,
@@ -24,6 +26,7 @@ from manylens.errors import (
     UserError,
     WeightsError,
 )
+from manylens.session import Session
 
 from .helpers import COMMIT, CONFIG, HUB_FILES, Server, hub_row, leftovers, serve_repository
 
@@ -351,3 +354,24 @@ def test_the_hubs_own_offline_switch_is_respected(hub: Server, tmp_path: Path) -
 
 def _forbidden(*args: object, **kwargs: object) -> None:
     raise AssertionError("must not be called")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("bert", "no family here loads model_type 'bert'"), ("blip", "no loader for the family 'blip'")]
+)
+def test_the_command_fetches_no_weights_that_nothing_here_loads(
+    hub: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    said: str,
+) -> None:
+    serve_repository(hub, "owner/odd", {**HUB_FILES, "config.json": json.dumps({"model_type": kind}).encode()})
+    session = Session(home=tmp_path / "home")
+    monkeypatch.setattr("manylens.session.default_session", lambda: session)
+    with pytest.raises(SystemExit) as left:
+        main(["pull", "owner/odd"])
+    assert left.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not hub.hits[f"/owner/odd/resolve/{COMMIT}/model.safetensors"]

@@ -89,8 +89,8 @@ def pull(
     session = default_session()
     rows = [row for row in session.catalog if row.embedded] if model == "embedded" else [session.catalog.resolve(model)]
     for row in rows:
-        if row.family:
-            family(row.family, row.id)  # what cannot be loaded is not fetched either
+        row = session.weights.identify(row)
+        family(row.family, row.id)  # what cannot be loaded is not fetched either
         try:
             files = session.weights.pull(row, accept_licence=accept_licence)
         except LicenceError as refusal:
