@@ -302,6 +302,12 @@ def test_the_usual_label_sets_are_known():
     assert labels.known
     assert labels.stuff == frozenset(range(80, 133))
     assert not Labels.of({"id2label": LABELS}).known
+    assert Labels.of({}).names == ("LABEL_0", "LABEL_1")
+
+
+def test_labels_without_names_are_as_many_as_the_config_says():
+    config = {"num_labels": 5, "id2label": None}
+    assert Labels.of(config).names == tuple(transformers.EomtConfig(num_labels=5).id2label.values())
 
 
 def test_another_mode_does_not_run_the_network_again(folders, tmp_path):

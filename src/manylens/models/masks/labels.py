@@ -26,11 +26,10 @@ class Labels:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Labels:
-        """Read from ``id2label`` of a config; the hub's default is LABEL_0 and so on."""
-        table = {
-            int(number): str(name) for number, name in config.get("id2label", {0: "LABEL_0", 1: "LABEL_1"}).items()
-        }
-        names = tuple(table.get(number, f"LABEL_{number}") for number in range(max(table) + 1))
+        """Read from ``id2label`` of a config; where it has none, there are ``num_labels``: LABEL_0 and so on."""
+        table = {int(number): str(name) for number, name in (config.get("id2label") or {}).items()}
+        count = max(table) + 1 if table else int(config.get("num_labels") or 2)
+        names = tuple(table.get(number, f"LABEL_{number}") for number in range(count))
         for one in _sets():
             if one["labels"] == len(names) and names[0].lower() == one["first"]:
                 things = {number for low, high in one["things"] for number in range(low, high + 1)}
