@@ -160,7 +160,7 @@ def test_a_full_set_is_that_of_meta(engine, models, meta):
     ids=lambda options: " ".join(options) or "defaults",
 )
 def test_every_option_means_what_it_means_to_meta(options, models, meta):
-    rgb = photo(7, 130, 90)
+    rgb = photo(5, 130, 90)  # no mask of it stands on the edge of a threshold, where rounding decides
     options = {"points_per_side": 8} | options
     if "pred_iou_thresh" in options and options["pred_iou_thresh"] == 9.0:
         # Meta's own generator fails where no mask is left.
