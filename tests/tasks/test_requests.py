@@ -66,6 +66,13 @@ def test_text_needs_text():
         ("segment", {"mask": np.ones((40, 61), bool)}, "61x40 pixels but the picture is 60x40", "own size"),
         ("segment", {"mask": np.zeros((40, 60), bool)}, "is empty", "at least one pixel"),
         ("segment", {"points": [(1, 1)], "mode": "everything"}, "takes no prompt", "leave"),
+        ("segment", {"points": [(1, 1)], "mode": "panoptic"}, "no prompt but examples", "leave"),
+        (
+            "segment",
+            {"like": [{"image": IMAGE, "mask": np.ones((40, 60), bool)}], "mode": "main"},
+            "no prompt",
+            "leave",
+        ),
         ("segment", {"objects": [{}]}, "has no prompt", "points, a box or a mask"),
         ("segment", {"like": [{"image": IMAGE, "mask": np.ones((9, 9), bool)}]}, "9x9 pixels", "own size"),
         ("segment", {"mode": "all"}, "mode", ""),

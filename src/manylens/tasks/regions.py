@@ -83,7 +83,7 @@ class SegmentRequest(_Pointed, ImageRequest):
     mode: Annotated[SegmentMode, Flag("--mode")] = Field(
         "prompt",
         description="prompt: what is pointed out or named; everything: all masks; main: the main object; "
-        "semantic, instance, panoptic: a closed set of classes.",
+        "semantic, instance, panoptic: a closed set of classes, or the classes of the examples (like).",
     )
     threshold: float | None = Field(
         None, ge=0, le=1, description="The least score of a mask that is kept; none for the model's own."
@@ -101,7 +101,7 @@ class SegmentRequest(_Pointed, ImageRequest):
     )
 
     def needs(self) -> frozenset[str]:
-        return frozenset({self.mode}) if self.mode != "prompt" else self.prompted()
+        return frozenset({self.mode}) if self.mode != "prompt" and not self.like else self.prompted()
 
     @field_validator("previous")
     @classmethod
@@ -116,14 +116,16 @@ class SegmentRequest(_Pointed, ImageRequest):
     @model_validator(mode="after")
     def _checked(self) -> Self:
         self._check_prompts(self.image)
-        asked = self.prompts() or self.like or self.text is not None
-        if self.mode == "prompt" and not asked:
+        pointed = self.prompts() or self.text is not None
+        if self.mode == "prompt" and not (pointed or self.like):
             raise PromptError(
                 f"segment: no prompt for {self.image.name}",
                 "give a point, a box, a mask, words (text) or an example (like), or another mode such as 'everything'",
             )
-        if self.mode != "prompt" and asked:
-            raise PromptError(f"segment: mode {self.mode!r} takes no prompt", "leave the prompt or the mode away")
+        by_example = self.mode in ("semantic", "instance", "panoptic")
+        if self.mode != "prompt" and (pointed or (self.like and not by_example)):
+            takes = "no prompt but examples (like)" if by_example else "no prompt"
+            raise PromptError(f"segment: mode {self.mode!r} takes {takes}", "leave the prompt or the mode away")
         return self
 
 

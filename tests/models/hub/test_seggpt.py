@@ -559,6 +559,26 @@ def test_the_threshold_holds_for_the_score_of_a_mask(ours):
     assert list(fewer.class_id) == [found.class_id[0]]
 
 
+def test_examples_answer_by_class_by_instance_or_panoptic(ours):
+    like = [example(1, left(), "sky"), example(1, right(), "b")]
+    found = {
+        mode: kit.run(ours, SegmentRequest.of(image=picture(31), like=like, mode=mode))
+        for mode in ("prompt", "semantic", "panoptic")
+    }
+    things = {mode: dict(zip(one.data["class_name"], one.data["is_thing"], strict=True)) for mode, one in found.items()}
+    assert things["prompt"] == {"sky": True, "b": True}
+    assert things["semantic"] == things["panoptic"] == {"sky": False, "b": True}
+    assert np.array_equal(found["semantic"].mask, found["prompt"].mask)
+    assert found["panoptic"].mask.sum(axis=0).max() == 1
+    assert any("sky" in note for note in notes_of(ours, like))
+
+
+def notes_of(model, like) -> list[str]:
+    ctx = Context()
+    (_,) = model.run([SegmentRequest.of(image=picture(31), like=like, mode="panoptic")], ctx)
+    return ctx.notes["notes"]
+
+
 @pytest.mark.parametrize("engine", ["openvino", "torch"])
 def test_a_session_serves_it_from_a_folder(folder, tmp_path, engine):
     photo = Image.of(EXAMPLES / "cat.jpg")

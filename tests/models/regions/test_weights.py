@@ -97,6 +97,19 @@ def test_an_example_finds_the_mirrored_thing_and_only_that(session):
     assert "cat is not there" in provenance_of(absent).notes[0]
 
 
+def test_two_of_a_kind_are_instances_where_they_are_asked_for(session):
+    one, cat = np.asarray(PIL.Image.open(EXAMPLES / "cat.jpg")), drawn("cat.jpg", "cat")
+    two = Image.of(np.concatenate([one, one[:, ::-1]], axis=1))
+    like = [{"image": EXAMPLES / "cat.jpg", "mask": cat, "name": "cat"}]
+    (whole,) = segment(session, two, like=like, mode="semantic").mask
+    found = segment(session, two, like=like, mode="panoptic")
+    assert list(found.data["class_name"]) == ["cat", "cat"]
+    assert found.mask.sum(axis=0).max() == 1
+    assert not (found.mask.any(axis=0) & ~whole).any()
+    for right in (np.pad(cat, ((0, 0), (0, cat.shape[1]))), np.pad(cat[:, ::-1], ((0, 0), (cat.shape[1], 0)))):
+        assert max(iou(mask, right) for mask in found.mask) > 0.7
+
+
 def test_several_classes_and_scenes_that_are_kept(session):
     like = [
         {"image": EXAMPLES / "cat.jpg", "mask": drawn("cat.jpg", "cat"), "name": "cat"},

@@ -12,7 +12,7 @@ from manylens.models.dense.grids import cover
 from manylens.models.dense.matching import Shown
 from manylens.models.dino.encoder import Features, Need
 from manylens.models.dino.views import View
-from manylens.models.examples import classes
+from manylens.models.examples import arranged, classes
 from manylens.runtime.context import Context
 from manylens.tasks import SegmentRequest, detections
 
@@ -46,7 +46,8 @@ def _like(request: SegmentRequest, features: Features, view: View, ctx: Context)
     ctx.check()
     planes = matching.scores(grids[request.image.id], marked)
     masks, scores = matching.masks(planes, request.image.size, 0.5)
-    return _answer(masks, scores, request, [one.name for one in shown], [""] * len(shown))
+    found = _answer(masks, scores, request, [one.name for one in shown], [""] * len(shown))
+    return arranged(found, request, ctx)
 
 
 def _answer(masks: np.ndarray, scores: np.ndarray, request: SegmentRequest, names: list[str], levels: list[str]) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 
 from manylens.media import Image, bounds
 from manylens.models.dense.matching import Shown
+from manylens.models.examples import arranged
 from manylens.models.regions import like
 from manylens.models.regions.everything import everything
 from manylens.models.regions.main import main_object
@@ -95,7 +96,8 @@ def _masks_like(request: SegmentRequest, look: Look, ctx: Context) -> Any:
             kept.append(name)
         else:
             _say(ctx, f"{name or 'the thing'} is not there: likeness {one.score:.2f} is below {least:.2f}")
-    return _detections(found, image, names=kept, objects=[names.index(name) for name in kept])
+    numbers = [names.index(name) for name in kept]
+    return arranged(_detections(found, image, names=kept, class_ids=numbers, objects=numbers), request, ctx)
 
 
 def _boxes_like(request: DetectRequest, look: Look, ctx: Context) -> Any:

@@ -15,6 +15,7 @@ from manylens.media import Image
 from manylens.media.identity import content_id
 from manylens.models import checkpoint
 from manylens.models.base import Model
+from manylens.models.examples import arranged
 from manylens.models.promptable import masks as full
 from manylens.models.promptable.prompts import Canvas
 from manylens.models.sam3 import boxes as roi
@@ -131,7 +132,7 @@ class Sam3(Model):
             found = self._networks.find(maps, self._prompt(concept, words, maps, image))
             good = found.scores > least
             kept.append((number, Found(found.scores[good], found.boxes[good], found.low_res[good])))
-        return _answer(kept, asked, image)
+        return arranged(_answer(kept, asked, image), request, ctx, counted=True)
 
     def _prompt(self, concept: Concept, words: np.ndarray, maps: Sequence[np.ndarray], image: Image) -> np.ndarray:
         if not concept.boxes:

@@ -11,7 +11,7 @@ import numpy as np
 from manylens.models import checkpoint
 from manylens.models.base import Model, Trainable
 from manylens.models.dense.matching import masks
-from manylens.models.examples import classes
+from manylens.models.examples import arranged, classes
 from manylens.models.promptable.masks import boxes
 from manylens.models.seggpt import colours, video
 from manylens.models.seggpt.answers import Answers
@@ -93,7 +93,7 @@ class SegGpt(Model):
         kept = [number for number, mask in enumerate(found) if mask.any() and scores[number] >= least]
         if not kept:
             ctx.notes.setdefault("notes", []).append("nothing in the picture is like the examples")
-        return detections(
+        answer = detections(
             boxes(found[kept]),
             scores[kept],
             masks=found[kept],
@@ -101,3 +101,4 @@ class SegGpt(Model):
             class_ids=kept,
             objects=kept,
         )
+        return arranged(answer, request, ctx)
