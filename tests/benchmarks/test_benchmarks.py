@@ -11,6 +11,7 @@ from benchmarks.click_quality import anywhere, cuts_counted, interval
 KEYS = {"name", "ours", "peer", "unit", "ratio", "goal", "met"}
 NAMES = {"ap", "bootstrap", "budget", "click", "click-quality", "cold-start", "doctor", "embed-folder"} | {
     "dense-folder",
+    "families",
     "gpu-encode",
     "mask-memory",
     "pq",

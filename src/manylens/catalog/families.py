@@ -28,6 +28,7 @@ class Family:
         pipelines: Values of ``_class_name`` in ``model_index.json`` that belong to it.
         tasks: What its checkpoints can take in each task.
         engines: What can run them, the usual one first.
+        planned: Whether it is declared only: no version of a loader is here yet.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Family:
     pipelines: tuple[str, ...]
     tasks: Mapping[str, frozenset[str]]
     engines: tuple[str, ...]
+    planned: bool = False
 
     def loads(self, config: Mapping[str, Any], key: str) -> bool:
         """Whether it loads what a config says: ``model_type`` of a model, ``_class_name`` of a pipeline."""
@@ -57,6 +59,7 @@ def families() -> tuple[Family, ...]:
             pipelines=tuple(table.get("pipelines", ())),
             tasks={task: frozenset(words) for task, words in table["tasks"].items()},
             engines=tuple(table.get("engines", ("torch",))),
+            planned=bool(table.get("planned", False)),
         )
         for name, table in data.items()
     )
@@ -83,8 +86,9 @@ def recognise(folder: Path, name: str) -> Family:
         for family in families():
             if family.loads(config, key):
                 return family
-        names = sorted({kind for family in families() for kind in getattr(family, known)})
-        raise UnsupportedError(f"{name}: no family here loads {key} {kind!r}", f"known are {', '.join(names)}")
+        names = sorted({kind for family in families() if not family.planned for kind in getattr(family, known)})
+        remedy = f"known are {', '.join(names)}" if names else "no pipeline of any kind loads in this version"
+        raise UnsupportedError(f"{name}: no family here loads {key} {kind!r}", remedy)
     raise WeightsError(f"{name}: the folder has no {CONFIG}", "give a folder in the format of a model hub")
 
 

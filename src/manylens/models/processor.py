@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,37 @@ class Processor:
             std=tuple(std),
             scale=scale,
         )
+
+    @classmethod
+    def square(
+        cls, files: Mapping[str, Path], name: str, side: int, mean: Sequence[float], std: Sequence[float]
+    ) -> Processor:
+        """That of a network whose pictures fill a square, their aspect not kept, bilinear where no file says otherwise.
+
+        Args:
+            files: A checkpoint's files by name.
+            name: What to call it in an error.
+            side: Of the square that the network takes.
+            mean: Of each channel, 0..1, where no file says it.
+            std: Of each channel.
+
+        Raises:
+            WeightsError: The file makes pictures of another size, or has a value that is none.
+            UnsupportedError: It asks for a resize of another kind.
+        """
+        from manylens.models import checkpoint
+
+        known = {checkpoint.PROCESSOR, checkpoint.PREPROCESSOR} & set(files)
+        told = checkpoint.preprocessing(files, name) if known else {}
+        found = cls.of({"image_mean": mean, "image_std": std, "do_center_crop": False, **told}, name, side)
+        if found.fixed(name) != (side, side):
+            width, height = found.fixed(name)
+            raise WeightsError(
+                f"{name}: its {checkpoint.PREPROCESSOR} makes pictures of {width}x{height}, its network takes "
+                f"{side}x{side}",
+                "give a checkpoint whose files belong together",
+            )
+        return found
 
     def fixed(self, name: str) -> tuple[int, int]:
         """``(width, height)`` that every picture comes out at.

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks._baselines import words
 from safetensors.torch import load_file, save_file
-from tests.models.hub import kit, words
+from tests.models.hub import kit
 from transformers import CLIPConfig, CLIPModel
 
+from manylens import models
+from manylens.catalog.families import families
 from manylens.errors import BudgetError, ManylensError, UnsupportedError, WeightsError
 from manylens.media import Image
 from manylens.models import checkpoint, network
@@ -279,3 +282,8 @@ class TestNetwork:
         assert made == ["module"]
         network.build(self.blueprint(made), settings, "other weights")
         assert made == ["module", "module"]
+
+
+def test_the_catalog_knows_which_families_load():
+    for family in families():
+        assert (family.name in models.FAMILIES) is not family.planned, family.name

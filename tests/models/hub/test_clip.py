@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tests.models.hub import kit, words
+from benchmarks._baselines import words
+from tests.models.hub import kit
 from transformers import (
     CLIPConfig,
     CLIPModel,

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from manylens.catalog import Catalog
 from manylens.errors import ManylensError, PromptError, UnsupportedError, WeightsError
 from manylens.media import Image, Video, from_rle
+from manylens.models.processor import Processor
 from manylens.models.promptable.everything import Everything
 from manylens.models.promptable.prompts import Canvas
 from manylens.models.sam2 import parts, spec
@@ -478,7 +479,8 @@ class TestOpenVideo:
 
     def test_what_is_found_in_a_frame_does_not_remember_itself(self) -> None:
         kept = Memory(np.zeros((4, 2), np.uint16), np.zeros(2, np.float32), Seen(np.zeros((4, 4), np.float32), 1.0))
-        numbers = spec.Spec(True, 8, 2, 4, 0.05, None, 7, 16, -1, True, True, (0, 1))
+        processor = Processor.of({}, "tiny", 8)
+        numbers = spec.Spec(True, 8, 2, 4, 0.05, None, 7, 16, -1, True, True, (0, 1), processor)
         recalled = Bank(prompted={0: kept, 3: kept}).recall(3, 1, 6, numbers)
         assert len(recalled.memory) == len(recalled.pointers) == 1
 
@@ -538,6 +540,7 @@ class TestBadInput:
         ("config", "line"),
         [
             ({"prompt_encoder_config": {"hidden_size": 128, "image_size": [64, 32]}}, "not that of a square"),
+            ({"prompt_encoder_config": {"hidden_size": 128, "image_size": 2 * SIDE}}, "for the encoder and of"),
             ({"enable_occlusion_spatial_embedding": False}, "occlusion_spatial_embedding_parameter"),
             ({"model_type": "sam9"}, "sam9"),
         ],
@@ -546,6 +549,27 @@ class TestBadInput:
         target = changed(folder, tmp_path / "other", **config)
         with pytest.raises((WeightsError, UnsupportedError), match=line):
             kit.run(kit.opened(target), TrackRequest.of(video=sam2_tiny.frames(2), points=[(1, 1)]))
+
+    @pytest.mark.parametrize(
+        ("values", "line"),
+        [
+            ({"size": {"height": 9, "width": 9}}, "makes pictures of 9x9"),
+            ({"image_std": [0.0, 1.0, 1.0]}, "image_std"),
+            ({"resample": 99}, "resample 99"),
+        ],
+    )
+    def test_a_processor_that_does_not_fit(self, folder: Path, tmp_path: Path, values: Any, line: str) -> None:
+        shutil.copytree(folder, tmp_path / "other")
+        (tmp_path / "other" / "preprocessor_config.json").write_text(json.dumps(values))
+        with pytest.raises((WeightsError, UnsupportedError), match=line):
+            kit.opened(tmp_path / "other")
+
+    def test_what_the_processor_leaves_out_is_not_done(self, folder: Path, tmp_path: Path) -> None:
+        shutil.copytree(folder, tmp_path / "other")
+        (tmp_path / "other" / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False}))
+        picture = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+        found = spec.prepared(picture, spec.read({p.name: p for p in (tmp_path / "other").iterdir()}, "tiny"))
+        np.testing.assert_allclose(found[0], picture.transpose(2, 0, 1) / np.float32(255), atol=1e-6)
 
 
 AGAIN = """

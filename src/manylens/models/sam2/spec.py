@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,10 @@ import numpy as np
 
 from manylens.errors import WeightsError
 from manylens.models import checkpoint, pixels
+from manylens.models.processor import Processor
 
 VIDEO = "sam2_video"
 """The ``model_type`` of a checkpoint with the memory of a video; the published ones are all of it."""
-
-_PREPROCESSING = ("processor_config.json", "preprocessor_config.json")
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,7 @@ class Spec:
         several: Whether the decoder may give several masks in a video at all.
         several_tracked: Whether it may where the object is followed, not prompted.
         several_points: The least and most points that it does for.
-        mean: Of the pixels, by channel, of 0..1.
-        deviation: Of the pixels, by channel.
+        processor: How pictures are prepared: they fill the square, their aspect not kept.
     """
 
     video: bool
@@ -51,8 +49,7 @@ class Spec:
     several: bool
     several_tracked: bool
     several_points: tuple[int, int]
-    mean: Sequence[float] = pixels.IMAGENET_MEAN
-    deviation: Sequence[float] = pixels.IMAGENET_STD
+    processor: Processor
 
     @property
     def reach(self) -> int:
@@ -71,17 +68,24 @@ def read(files: Mapping[str, Path], name: str) -> Spec:
         WeightsError: A config is missing, no JSON, or says what does not fit together.
     """
     about = checkpoint.config(files, name)
-    return of(about, about.get("model_type") == VIDEO, *_normalisation(files, name), name=name)
+    side = _picture_side(about, name)
+    seen = ((about.get("vision_config") or {}).get("backbone_config") or {}).get("image_size", side)
+    if _side(seen, name) != side:
+        raise WeightsError(
+            f"{name}: its config has pictures of {seen} for the encoder and of {side} for prompts",
+            "give another checkpoint",
+        )
+    processor = Processor.square(files, name, side, pixels.IMAGENET_MEAN, pixels.IMAGENET_STD)
+    return of(about, about.get("model_type") == VIDEO, processor, name=name)
 
 
-def of(about: Mapping[str, Any], video: bool, mean: Sequence[float], deviation: Sequence[float], *, name: str) -> Spec:
+def of(about: Mapping[str, Any], video: bool, processor: Processor, *, name: str) -> Spec:
     """The spec that a config tells; SAM 3's tracker has one of the same form.
 
     Args:
         about: The config.
         video: Whether it is that of a checkpoint with the memory of a video.
-        mean: Of the pixels, by channel, of 0..1.
-        deviation: Of the pixels, by channel.
+        processor: How its pictures are prepared.
         name: What to call the checkpoint in an error.
 
     Raises:
@@ -89,7 +93,7 @@ def of(about: Mapping[str, Any], video: bool, mean: Sequence[float], deviation: 
     """
     prompt: Mapping[str, Any] = about.get("prompt_encoder_config") or {}
     decoder: Mapping[str, Any] = about.get("mask_decoder_config") or {}
-    side = _side(prompt.get("image_size", 1024), name)
+    side = _picture_side(about, name)
     cells = side // _side(prompt.get("patch_size", 16), name)
     stable = decoder.get("dynamic_multimask_via_stability", True)
     return Spec(
@@ -105,8 +109,7 @@ def of(about: Mapping[str, Any], video: bool, mean: Sequence[float], deviation: 
         several=bool(about.get("multimask_output_in_sam", True)),
         several_tracked=bool(about.get("multimask_output_for_tracking", True)),
         several_points=(int(about.get("multimask_min_pt_num", 0)), int(about.get("multimask_max_pt_num", 1))),
-        mean=mean,
-        deviation=deviation,
+        processor=processor,
     )
 
 
@@ -117,17 +120,11 @@ def prepared(rgb: np.ndarray, spec: Spec) -> np.ndarray:
     ``Sam2ImageProcessor`` (which needs torchvision) and ``SAM2Transforms`` of Meta's package, up to the rounding of a
     grey level.
     """
-    return pixels.normalised(pixels.resized(rgb, (spec.side, spec.side)), spec.mean, spec.deviation)[None]
+    return spec.processor.normalised(spec.processor.pixels(rgb))[None]
 
 
-def _normalisation(files: Mapping[str, Path], name: str) -> tuple[Sequence[float], Sequence[float]]:
-    for file in _PREPROCESSING:
-        if file in files:
-            about = checkpoint.config(files, name, file)
-            about = about.get("image_processor") or about
-            if "image_mean" in about and "image_std" in about:
-                return tuple(about["image_mean"]), tuple(about["image_std"])
-    return pixels.IMAGENET_MEAN, pixels.IMAGENET_STD
+def _picture_side(about: Mapping[str, Any], name: str) -> int:
+    return _side((about.get("prompt_encoder_config") or {}).get("image_size", 1024), name)
 
 
 def _side(value: Any, name: str) -> int:

@@ -159,4 +159,4 @@ def tracker_spec(spec: Spec, name: str) -> sam2_spec.Spec:
         "patch_size": spec.side // spec.cells,
     }
     about = {"max_cond_frame_num": 4, **spec.tracker, "prompt_encoder_config": prompts}
-    return sam2_spec.of(about, True, spec.processor.mean, spec.processor.std, name=name)
+    return sam2_spec.of(about, True, spec.processor, name=name)

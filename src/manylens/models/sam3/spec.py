@@ -14,8 +14,6 @@ from manylens.models.processor import Processor
 VIDEO = "sam3_video"
 """The ``model_type`` of a checkpoint with detector and tracker, as the published one is; ``sam3`` is the detector."""
 
-_PREPROCESSING = ("processor_config.json", "preprocessor_config.json")
-
 
 @dataclass(frozen=True)
 class Spec:
@@ -72,7 +70,7 @@ def read(files: Mapping[str, Path], name: str) -> Spec:
         tokens=int(_part(detector, "text_config").get("max_position_embeddings", 32)),
         bins=int(_part(detector, "geometry_encoder_config").get("roi_size", 7)),
         threshold=float(about.get("score_threshold_detection", 0.5)),
-        processor=_processor(files, name, side),
+        processor=Processor.square(files, name, side, pixels.HALF, pixels.HALF),
     )
 
 
@@ -93,15 +91,3 @@ def square(value: Any, name: str) -> int:
 def _part(about: Mapping[str, Any], part: str) -> Mapping[str, Any]:
     """A nested config; what it leaves out is as in the classes."""
     return about.get(part) or {}
-
-
-def _processor(files: Mapping[str, Path], name: str, side: int) -> Processor:
-    """The square is filled, the aspect not kept, bilinear with antialiasing, as in transformers' Sam3ImageProcessor."""
-    told: Mapping[str, Any] = {}
-    for file in _PREPROCESSING:
-        if file in files:
-            told = checkpoint.config(files, name, file)
-            told = told.get("image_processor") or told
-            break
-    usual = {"image_mean": pixels.HALF, "image_std": pixels.HALF}
-    return Processor.of({**usual, **told, "size": {"height": side, "width": side}}, name, side)
