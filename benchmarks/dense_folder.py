@@ -105,19 +105,11 @@ def _loop(checkpoint: Path) -> Callable[[Iterable[Path]], list[np.ndarray]]:
 
 def _checkpoint(folder: Path) -> Path:
     """A folder in the hub's format: DINOv2-S's shape, every tensor noise by its fan-in."""
-    import torch
     from transformers import Dinov2Config, Dinov2Model
 
-    config = Dinov2Config(hidden_size=384, num_attention_heads=6, image_size=518, patch_size=14)
-    model: Any = Dinov2Model(config)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, tensor in model.named_parameters():
-            noise = torch.randn(tensor.shape, generator=generator)
-            if "norm" in name or "lambda" in name:
-                tensor.copy_(float(name.endswith(("weight", "lambda1"))) + 0.1 * noise)
-            else:
-                tensor.copy_(noise / max(1, tensor[0].numel()) ** 0.5 if tensor.ndim > 1 else 0.1 * noise)
+    from benchmarks._baselines.noise import noisy
+
+    model = noisy(Dinov2Model(Dinov2Config(hidden_size=384, num_attention_heads=6, image_size=518, patch_size=14)))
     model.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(_PROCESSOR))
     return folder
