@@ -187,6 +187,26 @@ def test_judging_first_changes_no_mask(models):
     assert len(decoder.promising(scene, points, labels, -np.inf).rows) == 11
 
 
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize(
+    ("used", "shape"), [((16, 16), (16, 16)), ((16, 9), (12, 16)), ((5, 4), (4, 8)), (None, (16, 16))]
+)
+def test_only_what_the_photo_depends_on_is_drawn(models, engine, used, shape):
+    ctx = Context()
+    decoder = models[engine].decoder(ctx)
+    scene, _ = models[engine].scene(Image.of(photo(0)), ctx)
+    points = np.random.default_rng(0).uniform(0, SIDE, (11, 2, 2)).astype(np.float32)
+    asked = scene, points, np.tile([1, -1], (11, 1))
+    least = float(np.median(decoder.promising(*asked, -np.inf).iou.max(axis=1)))
+    whole = decoder.promising(*asked, least)
+    some = decoder.promising(*asked, least, used)
+    assert 0 < len(some.rows) < 11
+    assert some.low_res.shape[2:] == shape
+    np.testing.assert_array_equal(some.rows, whole.rows)
+    np.testing.assert_allclose(some.low_res, whole.low_res[..., : shape[0], : shape[1]], atol=1e-2, rtol=1e-4)
+    assert decoder.promising(*asked, 99.0, used).low_res.shape[2:] == shape
+
+
 def test_every_group_of_parameters_is_noticed(folder, tmp_path):
     """What the picture's encoder and other prompts need is held in the family's own test."""
 

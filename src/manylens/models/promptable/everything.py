@@ -13,6 +13,7 @@ differs is when the work is done:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -84,7 +85,8 @@ class Promising(NamedTuple):
 
     Attributes:
         rows: The clicks ``(K,)``, ascending.
-        low_res: float32 ``(K, M - 1, S, S)`` logits of masks 1 and up, the answers to a prompt that is not clear.
+        low_res: float32 ``(K, M - 1, h, w)`` logits of masks 1 and up, the answers to a prompt that is not clear; all
+            ``(S, S)`` or the upper left part of them.
         iou: float32 ``(K, M - 1)``, their predicted IoU.
     """
 
@@ -97,7 +99,9 @@ class Promising(NamedTuple):
 class EarlyDecoder(Protocol):
     """A decoder that knows how good its masks are before it draws them, which is a large part of its work."""
 
-    def promising(self, scene: Scene, points: np.ndarray, labels: np.ndarray, least: float) -> Promising:
+    def promising(
+        self, scene: Scene, points: np.ndarray, labels: np.ndarray, least: float, used: tuple[int, int] | None = None
+    ) -> Promising:
         """Draw the masks of those clicks of which one of masks 1 and up is better than ``least``.
 
         Args:
@@ -105,6 +109,7 @@ class EarlyDecoder(Protocol):
             points: float32 ``(B, N, 2)``, as :class:`~manylens.models.promptable.decoder.Decoder` takes them.
             labels: int64 ``(B, N)``.
             least: Predicted IoU that one mask must be above; a click that is slightly below may come too.
+            used: Columns and rows of logits, from the top left, that are looked at; those beyond may be left out.
         """
         ...
 
@@ -213,16 +218,27 @@ class _Search:
 
     def masks(self, points: np.ndarray, first: int, check: Callable[[], None]) -> Iterator[Mask]:
         """The masks of points float64 ``(N, 2)`` in pixels of the crop that pass, in order."""
-        for start in range(0, len(points), self._options.points_per_batch):
-            check()
-            batch = points[start : start + self._options.points_per_batch]
-            found = self._promising(batch)
-            for row, low_res, iou in zip(found.rows.tolist(), found.low_res, found.iou, strict=True):
-                levels = _levels(low_res > self._decoder.threshold)
-                for number in np.flatnonzero(iou > self._least):
-                    mask = self._mask(low_res[number], iou[number], batch[row], start + first + row, levels[number])
-                    if mask is not None:
-                        yield mask
+        step = self._options.points_per_batch
+        batches = [points[start : start + step] for start in range(0, len(points), step)]
+        # The next batch is drawn while the masks of one are brought to the photo's size.
+        with ThreadPoolExecutor(1) as ahead:
+            asked = ahead.submit(self._promising, batches[0]) if batches else None
+            for place, batch in enumerate(batches):
+                check()
+                assert asked is not None
+                found = asked.result()
+                if place + 1 < len(batches):
+                    asked = ahead.submit(self._promising, batches[place + 1])
+                yield from self._masks(found, batch, first + place * step)
+
+    def _masks(self, found: Promising, batch: np.ndarray, first: int) -> Iterator[Mask]:
+        wide, high = self._enlarged.used
+        for row, low_res, iou in zip(found.rows.tolist(), found.low_res[..., :high, :wide], found.iou, strict=True):
+            levels = _levels(low_res > self._decoder.threshold)
+            for number in np.flatnonzero(iou > self._least):
+                mask = self._mask(low_res[number], iou[number], batch[row], first + row, levels[number])
+                if mask is not None:
+                    yield mask
 
     def _promising(self, points: np.ndarray) -> Promising:
         given = self._canvas.points(points)[:, None]
@@ -231,7 +247,7 @@ class _Search:
             given = np.concatenate([given, np.zeros_like(given)], axis=1)
             labels = np.concatenate([labels, np.full_like(labels, PADDING)], axis=1)
         if isinstance(self._decoder, EarlyDecoder):
-            return self._decoder.promising(self._scene, given, labels, float(self._least))
+            return self._decoder.promising(self._scene, given, labels, float(self._least), self._enlarged.used)
         decoded = self._decoder(self._scene, given, labels)
         return Promising(np.arange(len(points)), decoded.low_res[:, 1:], decoded.iou[:, 1:])
 

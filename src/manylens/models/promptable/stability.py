@@ -50,14 +50,17 @@ class Enlarger:
     def __init__(self, side: int, canvas: Canvas, threshold: float, offset: float) -> None:
         self._threshold, self._offset = threshold, offset
         across, down = resize_matrices(side, canvas)
-        self._across, self._down = _Axis(across), _Axis(down)
+        self.used = _used(across), _used(down)
+        """Columns and rows of logits, from the top left, that the photo depends on."""
+        self._across, self._down = _Axis(across[:, : self.used[0]]), _Axis(down[:, : self.used[1]])
 
     def hopeless(self, logits: np.ndarray, least: float) -> bool:
-        """Whether the mask of logits float32 ``(S, S)`` is surely less stable than ``least``."""
+        """Whether the mask of logits float32 ``(S, S)``, or of those ``used``, is surely less stable than ``least``."""
         import cv2
 
         if max(self._across.reach, self._down.reach) > _REACH:
             return False
+        logits = logits[: self.used[1], : self.used[0]]
         square = np.ones((_REACH, _REACH), np.uint8)
         slack = _SLACK * float(np.abs(logits).max())
         high = cv2.dilate(logits, square) > self._threshold + self._offset - slack
@@ -66,7 +69,8 @@ class Enlarger:
         return bool(above < least * (1 - _SLACK) * below)
 
     def __call__(self, logits: np.ndarray) -> Window:
-        """The mask of logits float32 ``(S, S)`` and its stability."""
+        """The mask of logits float32 ``(S, S)``, or of those ``used``, and its stability."""
+        logits = logits[: self.used[1], : self.used[0]]
         low, high = self._threshold - self._offset, self._threshold + self._offset
         reached = logits > low
         rows, columns = (np.flatnonzero(reached.any(axis=axis)) for axis in (1, 0))
@@ -111,6 +115,11 @@ class _Axis:
         """
         found: np.ndarray = self._matrix[start:stop] @ np.ascontiguousarray(rows)
         return found
+
+
+def _used(matrix: np.ndarray) -> int:
+    """How many columns of a resize matrix there are up to the last with a weight."""
+    return int(np.flatnonzero(matrix.any(axis=0))[-1]) + 1
 
 
 def _box(mask: np.ndarray, left: int, top: int) -> tuple[int, int, int, int]:

@@ -20,6 +20,8 @@ SHARED, DECODER = "sam-grid-shared", "sam-grid-decoder"
 """Names of the networks."""
 BATCH = 8
 """Clicks of one run: their picture tokens stay near the processor. Fixed, so that all shapes are known beforehand."""
+_LOGITS = 4
+"""Logits along a side of one of the picture's tokens."""
 _POINTS = 2
 """Points of a prompt: a click and the padding after it."""
 _ROUNDING = 1 / 128
@@ -37,21 +39,32 @@ class SamGridDecoder(SamDecoder):
 
     _shared: tuple[np.ndarray, list[np.ndarray]] | None = None
 
-    def promising(self, scene: Scene, points: np.ndarray, labels: np.ndarray, least: float) -> Promising:
+    def promising(
+        self, scene: Scene, points: np.ndarray, labels: np.ndarray, least: float, used: tuple[int, int] | None = None
+    ) -> Promising:
         """See :class:`manylens.models.promptable.everything.EarlyDecoder`."""
         picture, tokens = self._picture(scene[EMBEDDING]), self.tokens(points, labels)
         spared = np.array([max(least - abs(least) * _ROUNDING, _ANY)], np.float32)
-        parts = [self._batch(picture, tokens, start, spared) for start in range(0, len(tokens), BATCH)]
+        cells = self._cells(used)
+        parts = [self._batch(picture, tokens, start, spared, cells) for start in range(0, len(tokens), BATCH)]
         return Promising(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
     def forget(self) -> None:
         """Let go of what was kept of the last picture."""
         self._shared = None
 
-    def _batch(self, picture: list[np.ndarray], tokens: np.ndarray, start: int, least: np.ndarray) -> Promising:
+    def _cells(self, used: tuple[int, int] | None) -> np.ndarray:
+        """Numbers int64 ``(h, w)`` of the picture's tokens that hold so many columns and rows of logits."""
+        grid = self.low_res // _LOGITS
+        wide, high = (grid, grid) if used is None else (min(-(-one // _LOGITS), grid) for one in used)
+        return np.arange(grid * grid).reshape(grid, grid)[:high, :wide]
+
+    def _batch(
+        self, picture: list[np.ndarray], tokens: np.ndarray, start: int, least: np.ndarray, cells: np.ndarray
+    ) -> Promising:
         some = tokens[start : start + BATCH]
         filled = np.concatenate([some, np.repeat(some[:1], BATCH - len(some), axis=0)])
-        rows, low_res, iou = self._network(DECODER)(*picture, filled, least)
+        rows, low_res, iou = self._network(DECODER)(*picture, filled, least, cells)
         own = rows < len(some)
         if not own.all():
             rows, low_res, iou = rows[own], low_res[own], iou[own]
@@ -100,9 +113,11 @@ def blueprint(name: str, grid: int, channels: int, load: Callable[[], SamModel])
         part: Any = load().mask_decoder.transformer.layers[0].cross_attn_token_to_image
         widths = (channels, part.internal_dim, part.internal_dim, part.internal_dim)
         told = [torch.zeros(grid**2, width) for width in widths]
-        return [*told, torch.zeros(BATCH, _tokens(load()), channels), torch.full((1,), _ANY)]
+        cells = torch.arange(grid**2).reshape(grid, grid)
+        return [*told, torch.zeros(BATCH, _tokens(load()), channels), torch.full((1,), _ANY), cells]
 
-    return Blueprint(name, decoder, example, (*tables, "tokens", "least"), ("rows", "low_res", "iou"))
+    inputs, outputs = (*tables, "tokens", "least", "cells"), ("rows", "low_res", "iou")
+    return Blueprint(name, decoder, example, inputs, outputs, shapes={"cells": (-1, -1)}, changes=2)
 
 
 def _tokens(sam: SamModel) -> int:

@@ -10,7 +10,8 @@ many clicks on one picture:
 - the last attention answers only the tokens that are read: the quality and the masks of an unclear click;
 - the picture's attention to a click's tokens is normalised by a matrix product, since a softmax over seven of 56
   columns costs more than all else in its layer;
-- upscaling, nearly half of the work, is done for those clicks alone of which a mask passes.
+- upscaling, nearly half of the work, is done for those clicks alone of which a mask passes, and only where the photo
+  lies in the network's square.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ class Shared(nn.Module):
 
 
 class GridDecoder(nn.Module):
-    """What :class:`Shared` gives, the tokens ``(B, N, C)`` of clicks and the least quality ``(1,)``, to the clicks
-    ``(K,)`` of which a mask is better, their masks' logits ``(K, M - 1, 4G, 4G)`` and qualities ``(K, M - 1)``.
+    """What :class:`Shared` gives, the tokens ``(B, N, C)`` of clicks, the least quality ``(1,)`` and the numbers
+    ``(h, w)`` of the picture's tokens that are drawn, to the clicks ``(K,)`` of which a mask is better, their masks'
+    logits ``(K, M - 1, 4h, 4w)`` and qualities ``(K, M - 1)``.
 
     Args:
         sam: The checkpoint's module.
@@ -76,7 +78,6 @@ class GridDecoder(nn.Module):
         self.last_norm: Any = transformer.layer_norm_final_attn
         self.heads = int(self.last.num_attention_heads)
         places = plain.places[0]
-        self.grid = round(len(places) ** 0.5)
         self.register_buffer("groups", torch.block_diag(*[torch.ones(count, count)] * self.heads), persistent=False)
         with torch.no_grad():
             # Tables of a value for each of the picture's tokens: their places as each step would see them.
@@ -91,7 +92,14 @@ class GridDecoder(nn.Module):
             self._keep("last_values", self._by_head(F.linear(places, self.last.v_proj.weight)))
 
     def forward(  # noqa: D102
-        self, bases: Tensor, keys: Tensor, values: Tensor, queries: Tensor, tokens: Tensor, least: Tensor
+        self,
+        bases: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        queries: Tensor,
+        tokens: Tensor,
+        least: Tensor,
+        cells: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         asking, placed = self._first(bases, keys, values, queries, tokens)
         for number in range(1, len(self.layers)):
@@ -112,7 +120,8 @@ class GridDecoder(nn.Module):
         read = self.last_norm(read + self._gathered(self.last, read + its, placed, self.last_values))
         quality = self.plain.decoder.iou_prediction_head(read[:, 0])[:, 1:]
         rows = torch.nonzero((quality > least).any(dim=1)).flatten()
-        return rows, self._drawn(read[rows], placed[rows]), quality[rows]
+        chosen = (rows[:, None] * placed.shape[1] + cells.flatten()).flatten()
+        return rows, self._drawn(read[rows], placed.flatten(0, 1)[chosen], cells), quality[rows]
 
     def _first(
         self, bases: Tensor, keys: Tensor, values: Tensor, queries: Tensor, tokens: Tensor
@@ -166,19 +175,22 @@ class GridDecoder(nn.Module):
         flat = F.layer_norm(tokens, norm.normalized_shape, None, None, norm.eps)
         return flat * norm.weight + getattr(self, f"placed{number}")
 
-    def _drawn(self, read: Tensor, placed: Tensor) -> Tensor:
+    def _drawn(self, read: Tensor, placed: Tensor, cells: Tensor) -> Tensor:
+        """Logits ``(K, M - 1, 4h, 4w)`` of ``placed`` ``(K * h * w, C)``."""
         plain = self.plain
         mlps = list(plain.decoder.output_hypernetworks_mlps)[1:]
         hyper = torch.stack([mlp(read[:, 1 + i]) for i, mlp in enumerate(mlps)], dim=1)
         norm: Any = plain.decoder.upscale_layer_norm
         # Sizes are said, not -1: there may be no click at all.
-        grid, cells, clicks = self.grid, self.grid**2, placed.shape[0]
-        x = F.linear(placed, plain.first_weight) + self.upscale_offset
-        x = x.reshape(clicks, cells * 4, norm.normalized_shape[0])
+        clicks, (high, wide) = read.shape[0], cells.shape
+        x = F.linear(placed, plain.first_weight).reshape(clicks, high * wide, len(plain.first_weight))
+        x = x + self.upscale_offset[cells.flatten()]
+        x = x.reshape(clicks, high * wide * 4, norm.normalized_shape[0])
         x = F.gelu(F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
-        x = F.gelu(F.linear(x, plain.second_weight, plain.second_bias)).reshape(clicks, cells * 16, hyper.shape[-1])
-        x = (x @ hyper.transpose(1, 2)).reshape(clicks, grid, grid, 2, 2, 2, 2, len(mlps))
-        return x.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(clicks, len(mlps), 4 * grid, 4 * grid)
+        x = F.gelu(F.linear(x, plain.second_weight, plain.second_bias))
+        x = x.reshape(clicks, high * wide * 16, hyper.shape[-1])
+        x = (x @ hyper.transpose(1, 2)).reshape(clicks, high, wide, 2, 2, 2, 2, len(mlps))
+        return x.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(clicks, len(mlps), 4 * high, 4 * wide)
 
     def _by_head(self, table: Tensor) -> Tensor:
         """``(T, heads * D)`` to ``(heads, T, D)``."""
