@@ -10,10 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 _LEVEL = 4.0
 """Of the channel that is made constant before the masks' logits, to shift them by."""
 _STEEPEST = 1e4
+_ENLARGED = 2.5
+"""From a mask's own size to that of a photo, about."""
 _QUIET = 0.05
 """What is left of that channel's noise."""
 
@@ -40,7 +43,7 @@ def lively(
         covered: Share of the picture that a mask covers.
         pull: How much the picture looks at a click that is near, against the noise.
         steep: Standard deviation of the logits: steeper masks are more stable. None: as ``stable`` asks.
-        stable: Share of the masks whose stability score is at least 0.95, counted at low resolution.
+        stable: Share of the masks whose stability score is at least 0.95, at the size of a photo.
         good: Share of the masks whose predicted IoU is above ``least``.
         spread: Standard deviation of the predicted IoU.
         least: The threshold of the predicted IoU.
@@ -89,8 +92,11 @@ def _found(sam: Any, embedding: torch.Tensor, points: int, seed: int) -> tuple[t
 
 
 def _steepness(logits: torch.Tensor, stable: float) -> float:
-    """The standard deviation that logits ``(points, S, S)`` need for a share of them to be stable."""
-    unit = (logits / logits.std()).flatten(1)
+    """The standard deviation that logits ``(points, S, S)`` need for a share of them to be stable.
+
+    Between the pixels of noise lie values nearer to zero: enlarged, a mask is less stable.
+    """
+    unit = functional.interpolate(logits[:, None] / logits.std(), scale_factor=_ENLARGED, mode="bilinear").flatten(1)
     steep = 1.0
     while steep < _STEEPEST:
         scores = (unit > 1 / steep).sum(1) / (unit > -1 / steep).sum(1)
