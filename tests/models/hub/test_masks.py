@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tests.models.hub import kit
 from transformers import (
     EomtConfig,
@@ -135,6 +136,27 @@ def test_no_parameter_can_change_unnoticed(kind, folders, tmp_path):
     # one counts. Swin's own classifier norm is not read, nor are EoMT's switches, all one.
     skip = r"(k_proj|key)\.bias|swin\.layernorm|encoder\.layernorm\.|criterion|attn_mask_probs"
     assert kit.unnoticed(folders[kind], tmp_path, raw, 1e-4, skip) == []
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_attention_that_training_masks_by_chance_is_masked_or_not(engine, folders, tmp_path):
+    def found(share):
+        tensors = load_file(folders["eomt"] / "model.safetensors")
+        tensors["attn_mask_probs"] = torch.full_like(tensors["attn_mask_probs"], share)
+        target = tmp_path / str(share)
+        target.mkdir()
+        for file in folders["eomt"].glob("*.json"):
+            (target / file.name).write_bytes(file.read_bytes())
+        save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+        return target, raw(target, engine=engine)
+
+    folder, never = found(0.0)
+    own = reference("eomt", folder, picture(1)).masks_queries_logits[0].numpy()
+    assert never["masks"] == pytest.approx(own, abs=2e-3 * float(np.abs(own).max()))
+    np.testing.assert_array_equal(found(0.4)[1]["masks"], never["masks"])
+    always = raw(folders["eomt"], engine=engine)["masks"]
+    np.testing.assert_array_equal(found(0.6)[1]["masks"], always)
+    assert np.abs(always - never["masks"]).max() > 0.1
 
 
 QUERIES = 9

@@ -190,7 +190,11 @@ class Masks(Model):
         def module() -> torch.nn.Module:
             import transformers
 
-            model = checkpoint.load(getattr(transformers, _CLASSES[self.kind]), self.files, self.row.id)
+            model: Any = checkpoint.load(getattr(transformers, _CLASSES[self.kind]), self.files, self.row.id)
+            if self.kind == "eomt":
+                # How often training masks the attention of a block, from 1 down to 0. Between them it is a draw for
+                # each query, which an answer must not be.
+                model.attn_mask_probs.copy_((model.attn_mask_probs >= 0.5).float())
             return network.wrapped(model, _said)
 
         def example() -> list[torch.Tensor]:
