@@ -77,7 +77,7 @@ class _Peer:
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         pixels = self._processor(rgb, return_tensors="pt")["pixel_values"]
-        return self._model.get_image_embeddings(pixels).numpy()
+        return np.moveaxis(self._model.get_image_embeddings(pixels).numpy(), 1, -1)
 
 
 def peak(settings: EngineSettings) -> float:

@@ -55,7 +55,7 @@ def run(options: Options) -> Outcome:
         for precision in ("f32", "bf16"):
             say(f"sam-everything: ours, {precision}, {side}x{side} points")
             decoder = _decoder(sam, precision)
-            scene = {"embedding": embedding.numpy()}
+            scene = {"embedding": np.ascontiguousarray(np.moveaxis(embedding.numpy(), 1, -1))}
             all_masks(decoder, scene, canvas, Everything(points_per_side=3), _go_on)  # compiles
             decoder.forget()
             seconds[precision], found[precision] = timed(lambda d=decoder, s=scene: _ours(d, s, canvas, asked))
@@ -88,6 +88,7 @@ def _decoder(sam: Any, precision: str) -> Any:
     from functools import cache
 
     from manylens.models import network
+    from manylens.models.sam.decoder import whole
     from manylens.models.sam.grid_decoder import SamGridDecoder, blueprint
     from manylens.models.sam.module import prompt_tables
     from manylens.runtime.engines import EngineSettings
@@ -98,7 +99,7 @@ def _decoder(sam: Any, precision: str) -> Any:
     def built(name: str) -> Any:
         return network.build(blueprint(name, 64, 256, lambda: sam), settings, f"benchmark {time.time_ns()}")
 
-    return SamGridDecoder(1024, 256, prompt_tables(sam), built)
+    return SamGridDecoder(1024, 256, prompt_tables(sam), whole(built), built)
 
 
 def _ours(decoder: Any, scene: Any, canvas: Any, asked: Any) -> Any:

@@ -10,6 +10,7 @@ from manylens.errors import EngineError
 from manylens.runtime import compiled_cache, engines
 from manylens.runtime.cpu import has_bf16, threads
 from manylens.runtime.engines import EngineSettings
+from manylens.runtime.held import Held
 from manylens.runtime.paths import compiled_folder
 
 onnx = pytest.importorskip("onnx")
@@ -298,3 +299,25 @@ def test_an_engine_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch
         EngineError, match=r"openvino: does not run here \(No module named 'openvino'\); use --engine torch"
     ):
         engines.core()
+
+
+def test_outputs_go_where_they_are_held_and_stay_there(path: Path, image: np.ndarray) -> None:
+    compiled, zeros = engines.compile(path), np.zeros_like(image)
+    first, second = np.empty_like(image), np.empty_like(image)
+    compiled.into([Held(first)], image, zeros)
+    compiled.into([Held(second)], 2 * image, zeros)
+    (third,) = compiled(3 * image, zeros)
+    for number, found in enumerate((first, second, third), 1):
+        np.testing.assert_allclose(found, number * expected(image), rtol=1e-4, atol=1e-4)
+
+
+def test_what_was_held_is_not_written_by_a_later_call(path: Path, image: np.ndarray) -> None:
+    compiled, zeros, kept = engines.compile(path), np.zeros_like(image), image.copy()
+    for given in (Held(kept), 2 * image, 3 * image[:1]):
+        compiled(given, zeros if isinstance(given, Held) else np.zeros_like(given))
+    np.testing.assert_array_equal(kept, image)
+
+
+def test_an_output_of_another_shape_is_refused(path: Path, image: np.ndarray) -> None:
+    with pytest.raises(EngineError, match="inference failed"):
+        engines.compile(path).into([Held(np.empty((1, 3), np.float32))], image, image)

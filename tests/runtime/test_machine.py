@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -58,3 +59,12 @@ def test_the_runtime_imports_nothing_heavy() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", ["numpy", "openvino", "opencv-python-headless", "Pillow", "no-such-library"])
+def test_versions_are_those_of_the_distributions(name: str) -> None:
+    try:
+        right = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        right = ""
+    assert machine.library_version(name) == right

@@ -225,27 +225,64 @@ def test_a_damaged_file_is_computed_again(tmp_path: Path, damage) -> None:
     assert EmbeddingStore(tmp_path).get(KEY) is not None
 
 
-def test_a_mapped_file_stays_as_it_was(tmp_path: Path) -> None:
-    cache = disk.DiskCache(tmp_path, 1 << 20)
-    cache.put("00ff", {"x": np.arange(1000), "none": np.zeros((0, 3), np.float32)})
-    found = cache.get("00ff", mapped=True)
+# The larger is over what is mapped instead of being read.
+SIZES = pytest.mark.parametrize("count", [1000, 300_000])
+
+
+@pytest.mark.parametrize("place", range(1, 12, 5))
+def test_a_change_of_any_kind_is_damage(place: int, tmp_path: Path) -> None:
+    cache = disk.DiskCache(tmp_path, 1 << 24)
+    cache.put("00ff", {"x": np.arange(7, dtype=np.uint8), "y": np.arange(100)})
+    (path,) = files(tmp_path)
+    content = path.read_bytes()
+    for at in range(content.index(b"NUMPY") - 1, content.index(b"y.npy") - 40, place):
+        path.write_bytes(content[:at] + bytes([content[at] ^ (1 << place % 8)]) + content[at + 1 :])
+        assert cache.get("00ff") is None, at
+
+
+@SIZES
+def test_arrays_from_a_file_are_aligned(count: int, tmp_path: Path) -> None:
+    # NumPy copies one that is not, each time that it is multiplied.
+    cache = disk.DiskCache(tmp_path, 1 << 24)
+    cache.put("00ff", {name: np.arange(count + len(name), dtype=np.float32) for name in ("a", "of.weight", "abc")})
+    found = cache.get("00ff")
     assert found is not None
+    offsets = {array.ctypes.data % 64 for array in found.values()}
+    assert len(offsets) == 1
+    assert all(array.flags.aligned for array in found.values())
+    with np.load(files(tmp_path)[0]) as plain:  # as any other program reads it
+        for name, array in found.items():
+            np.testing.assert_array_equal(plain[name], array)
+
+
+@SIZES
+def test_a_file_that_is_in_use_stays_as_it_was(count: int, tmp_path: Path) -> None:
+    cache = disk.DiskCache(tmp_path, 1 << 24)
+    cache.put("00ff", {"x": np.arange(count), "none": np.zeros((0, 3), np.float32)})
+    found, kept = cache.get("00ff", writable=True), cache.get("00ff")
+    assert found is not None
+    assert kept is not None
     assert found["none"].shape == (0, 3)
     found["x"][0] = 7  # its own copy
+    with pytest.raises(ValueError, match="read-only"):
+        kept["x"][0] = 7
     again = cache.get("00ff")
     assert again is not None
-    np.testing.assert_array_equal(again["x"], np.arange(1000))
+    np.testing.assert_array_equal(again["x"], np.arange(count))
+    cache.put("00ff", {"x": np.zeros(count)})
+    np.testing.assert_array_equal(kept["x"], np.arange(count))
     cache.clear()
-    np.testing.assert_array_equal(found["x"][1:], np.arange(1000)[1:])
+    np.testing.assert_array_equal(found["x"][1:], np.arange(count)[1:])
 
 
+@SIZES
 @pytest.mark.parametrize("damage", [_truncate, _flip, lambda data: b"", lambda data: b"hello"])
-def test_a_damaged_file_is_not_mapped(tmp_path: Path, damage) -> None:
-    cache = disk.DiskCache(tmp_path, 1 << 20)
-    cache.put("00ff", {"x": np.arange(1000)})
+def test_a_damaged_file_is_dropped(count: int, damage, tmp_path: Path) -> None:
+    cache = disk.DiskCache(tmp_path, 1 << 24)
+    cache.put("00ff", {"x": np.arange(count)})
     (path,) = files(tmp_path)
     path.write_bytes(damage(path.read_bytes()))
-    assert cache.get("00ff", mapped=True) is None
+    assert cache.get("00ff") is None
     assert not path.exists()
 
 

@@ -65,7 +65,7 @@ def load(
     """
     import openvino
 
-    arrays = _cache(compiled_folder()).get(digest, mapped=True)
+    arrays = _cache(compiled_folder()).get(digest, writable=True)
     if arrays is None or "blob" not in arrays:
         return None
     try:

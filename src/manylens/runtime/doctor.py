@@ -182,7 +182,10 @@ def pinned(name: str, weights: str) -> EngineSettings | None:
 
 def choice_of(name: str, weights: str) -> Choice | None:
     """The measurement that stands for a model with these weights on this machine, or ``None``."""
-    found = _read().get("machines", {}).get(fingerprint(), {}).get("choices", {}).get(_key(name, weights))
+    machines = _read().get("machines")
+    if not machines:
+        return None  # before the machine is looked at, which takes longer than all else here
+    found = machines.get(fingerprint(), {}).get("choices", {}).get(_key(name, weights))
     try:
         return _choice_from_json(found) if found else None
     except (TypeError, KeyError):

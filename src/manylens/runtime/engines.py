@@ -20,6 +20,7 @@ import numpy as np
 from manylens.errors import EngineError
 from manylens.runtime import compiled_cache, flops
 from manylens.runtime.cpu import cpu_flags, cpu_name, has_bf16, threads
+from manylens.runtime.held import Held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,14 +74,16 @@ class Compiled:
         self._free: queue.LifoQueue[openvino.InferRequest | None] = queue.LifoQueue()
         for _ in range(requests):
             self._free.put(None)  # an infer request holds its activations, so it is made when first needed
+        # Where an input was once held, the request's own array of it is gone: copying one in would write the caller's.
+        self._shares = False
         self.inputs = tuple(_port_name(port, number) for number, port in enumerate(compiled.inputs))
         self.outputs = tuple(_port_name(port, number) for number, port in enumerate(compiled.outputs))
 
-    def __call__(self, *arrays: np.ndarray, **named: np.ndarray) -> list[np.ndarray]:
+    def __call__(self, *arrays: np.ndarray | Held, **named: np.ndarray | Held) -> list[np.ndarray]:
         """Runs the network.
 
         Args:
-            arrays: The inputs in the network's own order (:attr:`inputs`), or
+            arrays: The inputs in the network's own order (:attr:`inputs`), what is held by the engine as it is, or
             named: the inputs by name; odd names go in as ``**{"image:0": array}``.
 
         Returns:
@@ -89,15 +92,18 @@ class Compiled:
         Raises:
             EngineError: An input is missing or of the wrong shape, the network fails, or it is closed.
         """
-        values = self._ordered(arrays, named)
-        with self._request() as request:
-            try:
-                request.infer(values)
-            except RuntimeError as error:
-                raise EngineError(f"network: inference failed ({_reason(error)})") from error
-            if flops.active():
-                flops.ran(flops.of_graph(self._live(), len(values[0]) if values[0].ndim else 1))
+        with self._ran(self._ordered(arrays, named)) as request:
             return [np.array(output.data) for output in request.output_tensors]
+
+    def into(self, outputs: Sequence[Held], *arrays: np.ndarray | Held) -> None:
+        """As a call, with the outputs written where they are held for the network that takes them next.
+
+        Args:
+            outputs: One for each, of its type and shape.
+            arrays: The inputs in the network's own order.
+        """
+        with self._ran(self._ordered(arrays, {}), outputs):
+            pass
 
     @property
     def precision(self) -> str:
@@ -115,6 +121,28 @@ class Compiled:
         self._free.put(None)  # wakes a call that waits: it then finds the network closed
 
     @contextmanager
+    def _ran(self, values: Mapping[int, Any], outputs: Sequence[Held] = ()) -> Iterator[openvino.InferRequest]:
+        """A request that has run."""
+        self._shares = self._shares or any(isinstance(one, Held) for one in values.values())
+        with self._request() as request:
+            own = request.output_tensors if outputs else []
+            try:
+                for number, output in enumerate(outputs):
+                    request.set_output_tensor(number, output.tensor)
+                given = {number: _given(one, self._shares) for number, one in values.items()}
+                request.infer(given, share_outputs=True)  # whoever asked copies them, or has them where they belong
+            except RuntimeError as error:
+                raise EngineError(f"network: inference failed ({_reason(error)})") from error
+            finally:
+                # What was found is the caller's now, and not to be written by the next run.
+                for number, output in enumerate(own):
+                    request.set_output_tensor(number, output)
+            if flops.active():
+                shape = tuple(values[0].shape)
+                flops.ran(flops.of_graph(self._live(), shape[0] if shape else 1))
+            yield request
+
+    @contextmanager
     def _request(self) -> Iterator[openvino.InferRequest]:
         request = self._free.get()
         try:
@@ -129,7 +157,7 @@ class Compiled:
             raise EngineError("network: used after it was closed")
         return self._compiled
 
-    def _ordered(self, arrays: Sequence[np.ndarray], named: Mapping[str, np.ndarray]) -> dict[int, np.ndarray]:
+    def _ordered(self, arrays: Sequence[np.ndarray | Held], named: Mapping[str, np.ndarray | Held]) -> dict[int, Any]:
         if len(arrays) > len(self.inputs):
             raise EngineError(f"network: {len(arrays)} inputs given, it has {len(self.inputs)}")
         values = dict(zip(self.inputs, arrays, strict=False)) | dict(named)
@@ -137,14 +165,17 @@ class Compiled:
         if wrong or len(values) != len(arrays) + len(named):
             expected = ", ".join(self.inputs)
             raise EngineError(f"network: inputs {', '.join(sorted(values)) or 'none'} given, it has {expected}")
-        return {number: np.ascontiguousarray(values[name]) for number, name in enumerate(self.inputs)}
+        given = ((number, values[name]) for number, name in enumerate(self.inputs))
+        return {number: np.ascontiguousarray(one) if isinstance(one, np.ndarray) else one for number, one in given}
 
 
 @cache
 def _core() -> openvino.Core:
     import openvino
 
-    return openvino.Core()
+    core = openvino.Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")  # loads what runs on a processor, which may be missing
+    return core
 
 
 _core_lock = threading.Lock()
@@ -279,6 +310,16 @@ def _shapes(reshape: Mapping[str, Shape] | Shape) -> dict[str, list[int]] | list
     if isinstance(reshape, Mapping):
         return {name: list(shape) for name, shape in reshape.items()}
     return list(reshape)
+
+
+def _given(value: np.ndarray | Held, shares: bool) -> Any:
+    if isinstance(value, Held):
+        return value.tensor
+    if not shares:
+        return value
+    import openvino
+
+    return openvino.Tensor(value, openvino.Shape(value.shape), openvino.Type(value.dtype))
 
 
 def _port_name(port: Any, number: int) -> str:

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +110,17 @@ def machine_report() -> MachineReport:
     )
 
 
-@functools.cache  # each reading parses the distribution's metadata: a millisecond
+@functools.cache
 def library_version(name: str) -> str:
     """Version of an installed distribution, empty when it is not installed; nothing is imported."""
     try:
-        return version(name)
+        found = distribution(name)
     except PackageNotFoundError:
         return ""
+    # Its metadata ends with its whole README, which importlib would parse as an e-mail's: milliseconds for each.
+    head = (found.read_text("METADATA") or "").partition("\n\n")[0]
+    told = next((line for line in head.splitlines() if line.startswith("Version:")), "")
+    return told.removeprefix("Version:").strip() or found.version
 
 
 def _standing(folder: Path) -> Path:

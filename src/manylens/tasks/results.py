@@ -320,7 +320,7 @@ def detections(
     things: Sequence[bool] | None = None,
     low_res: np.ndarray | None = None,
 ) -> Detections:
-    """Build Detections in the house's form, ordered by score, best first.
+    """Build Detections in the house's form, ordered by score, best first. Arrays that are so already are not copied.
 
     Args:
         boxes: ``(N, 4)`` xyxy in pixels.
@@ -338,7 +338,9 @@ def detections(
 
     score = np.asarray(scores, dtype=np.float32).reshape(-1)
     count = len(score)
-    order = np.argsort(-score, kind="stable")
+    order: Any = np.argsort(-score, kind="stable")
+    if (order == np.arange(count)).all():
+        order = slice(None)
     pick = lambda values, default, dtype: np.asarray(default if values is None else values, dtype=dtype)[order]  # noqa: E731
     return sv.Detections(
         xyxy=np.asarray(boxes, dtype=np.float32).reshape(-1, 4)[order],

@@ -45,21 +45,20 @@ def detections_of(
             scores.append(np.clip(iou, 0, 1))
             objects += [member] * len(iou)
             groups += [named] * len(iou)
-    low = np.concatenate(logits) if logits else np.zeros((0, side, side), np.float32)
+    low = np.concatenate(logits) if len(logits) > 1 else logits[0] if logits else np.zeros((0, side, side), np.float32)
     score = np.concatenate(scores) if scores else np.zeros(0, np.float32)
-    of = np.array(objects, int)
+    # In their order from the start, and copied only where some are left out: masks are large.
+    order = np.argsort(-score, kind="stable")
+    low, score, of = low[order], score[order], np.array(objects, int)[order]
+    grouped: np.ndarray = np.array(groups, bool)[order]
     masks = full.full_size(low, canvas, threshold)
     areas = masks.reshape(len(masks), canvas.size[0] * canvas.size[1]).sum(axis=1)
-    levels = np.where(np.array(groups, bool), _levels(areas, of), "")
+    levels = np.where(grouped, _levels(areas, of), "")
     some = (areas > 0) & (score >= (0.0 if least is None else least))
-    return detections(
-        full.boxes(masks[some]),
-        score[some],
-        masks=masks[some],
-        objects=of[some].tolist(),
-        levels=levels[some].tolist(),
-        low_res=low[some],
-    )
+    if not some.all():
+        low, score, of, levels = low[some], score[some], of[some], levels[some]
+        masks = masks[some]
+    return detections(full.boxes(masks), score, masks=masks, objects=of.tolist(), levels=levels.tolist(), low_res=low)
 
 
 def _levels(areas: np.ndarray, objects: np.ndarray) -> np.ndarray:

@@ -102,19 +102,13 @@ def resize_matrix(low: int, side: int, inner: int, photo: int) -> np.ndarray:
         inner: Pixels of it that the photo fills.
         photo: Pixels of the photo.
     """
-    middle = _bilinear(low, side)
-    first, second, weight = _taps(inner, photo)
-    matrix = ((1 - weight) * middle[first] + weight * middle[second]).astype(np.float32)
+    outer, inward = _taps(inner, photo), _taps(low, side)
+    matrix, rows = np.zeros((photo, low), np.float32), np.arange(photo)
+    for place, share in ((outer[0], 1 - outer[2]), (outer[1], outer[2])):
+        # Of a pixel of the middle picture, its two logits; no row has one place twice in a turn.
+        for source, weight in ((inward[0], 1 - inward[2]), (inward[1], inward[2])):
+            matrix[rows, source[place]] += (share * weight[place])[:, 0].astype(np.float32)
     matrix.flags.writeable = False
-    return matrix
-
-
-def _bilinear(old: int, new: int) -> np.ndarray:
-    """The matrix ``(new, old)`` of a bilinear resize."""
-    first, second, weight = _taps(old, new)
-    matrix = np.zeros((new, old))
-    np.put_along_axis(matrix, first[:, None], 1 - weight, axis=1)
-    matrix[np.arange(new), second] += weight[:, 0]
     return matrix
 
 

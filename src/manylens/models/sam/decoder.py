@@ -1,8 +1,8 @@
-"""SAM's mask decoder: prompts as tokens, in NumPy, and one network that answers them."""
+"""SAM's mask decoder: prompts as tokens, in NumPy, and what answers them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,10 @@ from manylens.models.promptable.decoder import Decoded, Scene
 from manylens.models.promptable.prompts import PADDING
 
 EMBEDDING = "embedding"
-"""Name of the array of a scene: float32 ``(1, C, G, G)``."""
+"""Name of the array of a scene: float32 ``(1, G, G, C)``."""
+
+Answers = Callable[[np.ndarray, np.ndarray, "np.ndarray | None"], Sequence[np.ndarray]]
+"""An embedding, tokens, and masks float32 or None, to logits ``(B, M, S, S)`` and predicted IoU ``(B, M)``."""
 
 
 class SamDecoder:
@@ -23,26 +26,21 @@ class SamDecoder:
         side: Side of the network's picture in pixels.
         low_res: Side of its masks.
         tables: As :func:`manylens.models.sam.module.prompt_tables` gives them.
-        network: Gives a network by name, called on first use: ``decoder`` takes the embedding and tokens,
-            ``masked-decoder`` masks as well.
+        answers: :func:`whole`, or :class:`manylens.models.sam.halves.Halves`.
     """
 
     threshold = 0.0
 
-    def __init__(
-        self, side: int, low_res: int, tables: Mapping[str, np.ndarray], network: Callable[[str], Network]
-    ) -> None:
+    def __init__(self, side: int, low_res: int, tables: Mapping[str, np.ndarray], answers: Answers) -> None:
         self.side, self.low_res = side, low_res
-        self._tables, self._network = tables, network
+        self._tables, self._answers = tables, answers
 
     def __call__(
         self, scene: Scene, points: np.ndarray, labels: np.ndarray, masks: np.ndarray | None = None
     ) -> Decoded:
         """See :class:`manylens.models.promptable.decoder.Decoder`."""
-        tokens = self.tokens(points, labels)
-        if masks is None:
-            return Decoded(*self._network("decoder")(scene[EMBEDDING], tokens))
-        return Decoded(*self._network("masked-decoder")(scene[EMBEDDING], tokens, np.asarray(masks, np.float32)))
+        given = None if masks is None else np.asarray(masks, np.float32)
+        return Decoded(*self._answers(scene[EMBEDDING], self.tokens(points, labels), given))
 
     def tokens(self, points: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """float32 ``(B, outputs + N, C)``: the tokens that are answered in, then one for each point."""
@@ -52,3 +50,19 @@ class SamDecoder:
         places[labels == PADDING] = 0
         outputs = np.broadcast_to(self._tables["outputs"], (len(points), *self._tables["outputs"].shape))
         return np.concatenate([outputs, places + self._tables["labels"][labels + 1]], axis=1, dtype=np.float32)
+
+
+def whole(network: Callable[[str], Network]) -> Answers:
+    """One network of the whole decoder.
+
+    Args:
+        network: Gives it by name, called on first use: ``decoder`` takes the embedding and tokens, ``masked-decoder``
+            masks as well.
+    """
+
+    def answers(embedding: np.ndarray, tokens: np.ndarray, masks: np.ndarray | None) -> Sequence[np.ndarray]:
+        if masks is None:
+            return network("decoder")(embedding, tokens)
+        return network("masked-decoder")(embedding, tokens, masks)
+
+    return answers

@@ -35,7 +35,7 @@ def build(vision: Vision, weights: Mapping[str, np.ndarray]) -> ov.Model:
 
     Returns:
         A model from ``picture`` uint8 ``(1, S, S, 3)`` and ``inner`` int64 ``(1, 2)``, the height and width of the part
-        that is not padding, to float32 ``(1, C, S / patch, S / patch)``.
+        that is not padding, to float32 ``(1, S / patch, S / patch, C)``.
     """
     return _Builder(vision, weights).model()
 
@@ -169,8 +169,7 @@ class _Builder:
         x = op.matmul(x, self.constant(first[:, :, 0, 0]), False, True)
         x = op.transpose(self.norm("neck.layer_norm1", x, 1e-6), np.array([0, 3, 1, 2]))
         x = op.convolution(x, self.constant(second), [1, 1], [1, 1], [1, 1], [1, 1])
-        x = self.norm("neck.layer_norm2", op.transpose(x, np.array([0, 2, 3, 1])), 1e-6)
-        return op.transpose(x, np.array([0, 3, 1, 2]))
+        return self.norm("neck.layer_norm2", op.transpose(x, np.array([0, 2, 3, 1])), 1e-6)
 
     def norm(self, name: str, x: Any, epsilon: float) -> Any:
         op = self.op

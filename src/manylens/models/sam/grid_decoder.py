@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from manylens.models.network import Blueprint
+from manylens.models.network import Blueprint, Network
 from manylens.models.promptable.decoder import Scene
 from manylens.models.promptable.everything import Promising
-from manylens.models.sam.decoder import EMBEDDING, SamDecoder
+from manylens.models.sam.decoder import EMBEDDING, Answers, SamDecoder
 
 if TYPE_CHECKING:
     import torch
@@ -34,10 +34,25 @@ class SamGridDecoder(SamDecoder):
     """A :class:`~manylens.models.sam.decoder.SamDecoder` that is an
     :class:`~manylens.models.promptable.everything.EarlyDecoder` as well.
 
-    ``network`` also gives the networks of :func:`blueprint`.
+    Args:
+        side: As of :class:`~manylens.models.sam.decoder.SamDecoder`.
+        low_res: The same.
+        tables: The same.
+        answers: The same.
+        network: Gives a network of :func:`blueprint` by name, called on first use.
     """
 
-    _shared: tuple[np.ndarray, list[np.ndarray]] | None = None
+    def __init__(
+        self,
+        side: int,
+        low_res: int,
+        tables: Mapping[str, np.ndarray],
+        answers: Answers,
+        network: Callable[[str], Network],
+    ) -> None:
+        super().__init__(side, low_res, tables, answers)
+        self._network = network
+        self._shared: tuple[np.ndarray, list[np.ndarray]] | None = None
 
     def promising(
         self, scene: Scene, points: np.ndarray, labels: np.ndarray, least: float, used: tuple[int, int] | None = None
@@ -98,9 +113,9 @@ def blueprint(name: str, grid: int, channels: int, load: Callable[[], SamModel])
         def embedding() -> list[torch.Tensor]:
             import torch
 
-            return [torch.zeros(1, channels, grid, grid)]
+            return [torch.zeros(1, grid, grid, channels)]
 
-        return Blueprint(name, shared, embedding, (EMBEDDING,), tables)
+        return Blueprint(name, shared, embedding, (EMBEDDING,), tables, changes=2)
 
     def decoder() -> torch.nn.Module:
         from manylens.models.sam.grid_module import GridDecoder

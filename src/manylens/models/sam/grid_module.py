@@ -30,7 +30,7 @@ _GREATEST = 85.0
 
 
 class Shared(nn.Module):
-    """A picture's embedding ``(1, C, G, G)`` to what all clicks share: its tokens ``(T, C)``, and the keys, values and
+    """A picture's embedding ``(1, G, G, C)`` to what all clicks share: its tokens ``(T, C)``, and the keys, values and
     queries ``(T, C / 2)`` of the first layer.
     """
 
@@ -46,7 +46,7 @@ class Shared(nn.Module):
         self.register_buffer("bare", bare.detach().clone(), persistent=False)
 
     def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # noqa: D102
-        tokens = embedding[0].flatten(1).transpose(0, 1) + self.bare
+        tokens = embedding[0].flatten(0, 1) + self.bare
         gathers, spreads = self.layer.cross_attn_token_to_image, self.layer.cross_attn_image_to_token
         placed = tokens + self.places
         # The bias of what comes back to the picture is added here, once.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ from manylens.models.network import Blueprint, Network
 from manylens.models.promptable.answer import detections_of
 from manylens.models.promptable.decoder import Scene
 from manylens.models.promptable.prompts import Canvas, batches
-from manylens.models.sam import grid_decoder, spec
-from manylens.models.sam.decoder import EMBEDDING, SamDecoder
+from manylens.models.sam import grid_decoder, halves, spec
+from manylens.models.sam.decoder import EMBEDDING, SamDecoder, whole
+from manylens.models.sam.grid_decoder import SamGridDecoder
+from manylens.models.sam.halves import Halves
 from manylens.runtime.context import Context
 from manylens.runtime.engines import EngineSettings
 from manylens.runtime.store import Key
@@ -48,9 +51,12 @@ class Sam(Model):
         self.vision = spec.read(files, row.id)
         self._weights = checkpoint.weights_id(row, files)
         self._lock = threading.RLock()
+        self._making: dict[str, threading.RLock] = {}
         self._networks: dict[str, Network] = {}
         self._source: SamModel | None = None
         self._tables: dict[str, np.ndarray] | None = None
+        self._halved = settings.engine == "openvino" and spec.has_plain_decoder(files, row.id)
+        self._answers: Halves | None = None
 
     def run(self, requests: Sequence[Request], ctx: Context) -> Iterator[Detections]:
         """Yield the masks of each request; pictures that are not kept are encoded together where a GPU does it."""
@@ -60,9 +66,11 @@ class Sam(Model):
             fresh = self._encoded_together([request.image for request in asked], ctx) if together > 1 else {}
             for request in asked:
                 ctx.check()
-                scene, ctx.notes["cache"] = self.scene(request.image, ctx, fresh)
-                ctx.check()
-                yield self._answer(request, scene, ctx)
+                with self._decoder_loading() if request.mode != "everything" else nullcontext():
+                    scene, ctx.notes["cache"] = self.scene(request.image, ctx, fresh)
+                    ctx.check()
+                    found = self._answer(request, scene, ctx)
+                yield found
 
     def scene(self, image: Image, ctx: Context, fresh: Mapping[str, np.ndarray] | None = None) -> tuple[Scene, str]:
         """What the decoder needs of a picture, and where it was found: ``memory``, ``disk`` or ``miss``.
@@ -70,7 +78,7 @@ class Sam(Model):
         Args:
             image: The picture.
             ctx: Its store keeps embeddings.
-            fresh: Embeddings ``(1, C, G, G)`` that are not kept yet, by the picture's id.
+            fresh: Embeddings ``(1, G, G, C)`` that are not kept yet, by the picture's id.
         """
 
         def encode() -> dict[str, np.ndarray]:
@@ -81,7 +89,7 @@ class Sam(Model):
         return arrays, hit or "miss"
 
     def embeddings(self, images: Sequence[Image]) -> list[np.ndarray]:
-        """Encode pictures: float32 ``(1, C, G, G)`` each."""
+        """Encode pictures: float32 ``(1, G, G, C)`` each."""
         pictures = np.stack([self.vision.picture(image.array) for image in images])
         inner = np.array([self.vision.canvas(image.size).inner[::-1] for image in images], np.int64)
         encoder = self._network("encoder")
@@ -92,17 +100,10 @@ class Sam(Model):
 
     def decoder(self, ctx: Context) -> SamDecoder:
         """The mask decoder."""
-
-        def tables() -> dict[str, np.ndarray]:
-            with self._lock:
-                if self._tables is None:
-                    self._loaded()
-                    self._release()
-                assert self._tables is not None
-                return self._tables
-
-        found, _ = ctx.store.get_or_compute(self._key("", "prompt-tables"), tables, check=ctx.check)
-        return grid_decoder.SamGridDecoder(self.vision.side, self.vision.low_res, found, self._network)
+        answers = self._halves(ctx) if self._halved else None
+        tables = answers.weights if answers is not None else self._kept_tables(ctx)
+        answered = answers or whole(self._network)
+        return SamGridDecoder(self.vision.side, self.vision.low_res, tables, answered, self._network)
 
     def trainable(self) -> Trainable:
         """The whole network as a torch module; see :class:`manylens.models.base.Trainable`."""
@@ -115,14 +116,14 @@ class Sam(Model):
         side = self.vision.side
         picture = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
         encoder = self._network("encoder")
-        return lambda: np.moveaxis(encoder(picture, np.array([[side, side]], np.int64))[0], 1, -1)
+        return lambda: encoder(picture, np.array([[side, side]], np.int64))[0]
 
     def close(self) -> None:
         """Give the networks' memory back."""
         with self._lock:
             for part in self._networks.values():
                 part.close()
-            self._networks, self._source = {}, None
+            self._networks, self._source, self._answers = {}, None, None
 
     def _answer(self, request: SegmentRequest, scene: Scene, ctx: Context) -> Detections:
         canvas, decoder = self.vision.canvas(request.image.size), self.decoder(ctx)
@@ -135,6 +136,44 @@ class Sam(Model):
                 found.append((part, decoder(scene, part.points, part.labels, part.masks)))
         return detections_of(found, canvas, decoder.threshold, request.threshold)
 
+    def _kept_tables(self, ctx: Context) -> Mapping[str, np.ndarray]:
+        """The decoder's small arrays: of prompts, and where it is in two halves those of its tokens' half."""
+
+        def tables() -> dict[str, np.ndarray]:
+            with self._lock:
+                if self._tables is None:
+                    self._loaded()
+                    self._release()
+                assert self._tables is not None
+                return self._tables
+
+        layer = "decoder-tables" if self._halved else "prompt-tables"
+        return ctx.store.get_or_compute(self._key("", layer), tables, check=ctx.check)[0]
+
+    def _halves(self, ctx: Context) -> Halves:
+        if self._answers is None:
+            self._answers = Halves(self._kept_tables(ctx), self._network, self.settings.precision)
+        return self._answers
+
+    @contextmanager
+    def _decoder_loading(self) -> Iterator[None]:
+        """In a thread of its own, the decoder's networks are made: a picture that is known is soon found."""
+        if not self._halved or halves.LAST in self._networks:
+            yield
+            return
+
+        def load() -> None:
+            with suppress(Exception):  # whoever asks next meets it in its own thread
+                for name in halves.NETWORKS.values():
+                    self._network(name)
+
+        thread = threading.Thread(target=load, name="manylens-sam-decoder")
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
+
     def _encoded_together(self, images: Sequence[Image], ctx: Context) -> dict[str, np.ndarray]:
         """The embeddings of the pictures that are not kept, by id, from one run of the encoder."""
         new = {image.id: image for image in images}
@@ -142,11 +181,15 @@ class Sam(Model):
         return dict(zip(new, self.embeddings(list(new.values())), strict=True)) if new else {}
 
     def _key(self, identity: str, layer: str) -> Key:
-        settings, version = self.settings, f"sam-{self.row.preprocessing}-{self.vision.mean}-{self.vision.deviation}"
+        settings, colours = self.settings, f"{self.vision.mean}-{self.vision.deviation}"
+        version = f"sam-channels-last-{self.row.preprocessing}-{colours}"
         return Key(identity, self._weights, version, layer, settings.engine, settings.precision)
 
     def _network(self, name: str) -> Network:
         with self._lock:
+            # Of one source, networks are made one after the other; those of two halves share nothing but its arrays.
+            making = self._making.setdefault(name, threading.RLock()) if self._halved else self._lock
+        with making:
             if name not in self._networks:
                 blueprint = self._blueprint(name)
                 self._networks[name] = network.build(blueprint, self.settings, f"{self._weights} {self.vision}")
@@ -156,6 +199,8 @@ class Sam(Model):
     def _blueprint(self, name: str) -> Blueprint:
         if name in (grid_decoder.SHARED, grid_decoder.DECODER):
             return grid_decoder.blueprint(name, self.vision.grid, self.vision.channels, self._loaded)
+        if name in halves.NAMES:
+            return halves.blueprint(name, self.vision.low_res, self.settings.precision, self._loaded)
         return self._encoder_blueprint() if name == "encoder" else self._decoder_blueprint(name)
 
     def _encoder_blueprint(self) -> Blueprint:
@@ -177,7 +222,7 @@ class Sam(Model):
 
             return [torch.zeros((1, side, side, 3), dtype=torch.uint8), torch.tensor([[side, side]])]
 
-        return Blueprint("sam-encoder", module, example, ("picture", "inner"), (EMBEDDING,), graph=graph)
+        return Blueprint("sam-encoder", module, example, ("picture", "inner"), (EMBEDDING,), graph=graph, changes=2)
 
     def _decoder_blueprint(self, name: str) -> Blueprint:
         grid, channels, low_res = self.vision.grid, self.vision.channels, self.vision.low_res
@@ -191,25 +236,26 @@ class Sam(Model):
         def example() -> list[torch.Tensor]:
             import torch
 
-            given = [torch.zeros(1, channels, grid, grid), torch.zeros(2, 7, channels)]
+            given = [torch.zeros(1, grid, grid, channels), torch.zeros(2, 7, channels)]
             return [*given, torch.zeros(2, 1, low_res, low_res)] if masked else given
 
         shapes = {
-            EMBEDDING: (1, channels, grid, grid),
+            EMBEDDING: (1, grid, grid, channels),
             "tokens": (-1, -1, channels),
             "masks": (-1, 1, low_res, low_res),
         }
         inputs = (EMBEDDING, "tokens", *(("masks",) if masked else ()))
-        return Blueprint(f"sam-{name}", module, example, inputs, ("low_res", "iou"), shapes)
+        return Blueprint(f"sam-{name}", module, example, inputs, ("low_res", "iou"), shapes, changes=2)
 
     def _loaded(self) -> SamModel:
         """The checkpoint's module; of its encoder no more than what :meth:`_release` leaves."""
-        if self._source is None:
-            from manylens.models.sam.module import prompt_tables
+        with self._lock:
+            if self._source is None:
+                from manylens.models.sam.module import prompt_tables, token_weights
 
-            self._source = self._load()
-            self._tables = prompt_tables(self._source)
-        return self._source
+                self._source = self._load()
+                self._tables = prompt_tables(self._source) | (token_weights(self._source) if self._halved else {})
+            return self._source
 
     def _load(self) -> SamModel:
         from transformers import SamModel
@@ -219,11 +265,12 @@ class Sam(Model):
 
     def _release(self) -> None:
         """Let go of what no network will be made of any more."""
-        if not self.settings.device.startswith("cpu"):
-            self._source = None  # its parts moved to the device with the network that was made of them
-        elif self._source is not None and {"encoder", "decoder"} <= self._networks.keys():
-            # The encoder, which is nearly all of the weights. Other decoders are made of the rest when they are asked.
-            self._source._modules.pop("vision_encoder", None)
+        with self._lock:
+            if not self.settings.device.startswith("cpu"):
+                self._source = None  # its parts moved to the device with the network that was made of them
+            elif self._source is not None and "encoder" in self._networks:
+                # The encoder, nearly all of the weights. The decoders are made of the rest when they are asked.
+                self._source._modules.pop("vision_encoder", None)
 
 
 def _everything(decoder: SamDecoder, scene: Scene, canvas: Canvas, request: SegmentRequest, ctx: Context) -> Detections:

@@ -23,7 +23,7 @@ from transformers import SamModel
 
 class Encoder(nn.Module):
     """Pictures uint8 ``(B, S, S, 3)`` and the sizes ``(B, 2)``, height and width, of what is not padding, to
-    embeddings ``(B, C, S / patch, S / patch)``.
+    embeddings ``(B, S / patch, S / patch, C)``.
     """
 
     mean: Tensor
@@ -40,11 +40,11 @@ class Encoder(nn.Module):
         places = torch.arange(pictures.shape[1], device=pictures.device)
         rows, columns = places < inner[:, :1], places < inner[:, 1:]
         pixels = pixels * (rows[:, :, None] & columns[:, None, :])[..., None]
-        return self.network(pixels.permute(0, 3, 1, 2).to(self.mean.dtype)).last_hidden_state
+        return self.network(pixels.permute(0, 3, 1, 2).to(self.mean.dtype)).last_hidden_state.permute(0, 2, 3, 1)
 
 
 class Decoder(nn.Module):
-    """Prompt tokens ``(B, N, C)``, output tokens first, on one picture's embedding ``(1, C, G, G)``, and where
+    """Prompt tokens ``(B, N, C)``, output tokens first, on one picture's embedding ``(1, G, G, C)``, and where
     ``masked`` logits ``(B, 1, 4G, 4G)``, to logits ``(B, M, 4G, 4G)`` and their predicted IoU ``(B, M)``.
     """
 
@@ -74,10 +74,10 @@ class Decoder(nn.Module):
             self.register_buffer(f"{name}_bias", layer.bias.detach().repeat(4), persistent=False)
 
     def forward(self, embedding: Tensor, tokens: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: D102
-        keys = embedding.flatten(2).transpose(1, 2)
+        keys = embedding.flatten(1, 2)
         keys = keys + (self.bare if masks is None else self.mask_embed(masks).flatten(2).transpose(1, 2))
         queries, keys = self._transform(tokens, keys)
-        return self._drawn(queries, keys, embedding.shape[-1]), self.decoder.iou_prediction_head(queries[:, 0])
+        return self._drawn(queries, keys, embedding.shape[1]), self.decoder.iou_prediction_head(queries[:, 0])
 
     def _drawn(self, queries: Tensor, keys: Tensor, grid: int) -> Tensor:
         """Logits ``(B, M, 4G, 4G)`` from what the transformer made of tokens and picture."""
@@ -179,3 +179,54 @@ def prompt_tables(sam: SamModel) -> dict[str, np.ndarray]:
         "outputs": torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]),
     }
     return {name: table.detach().float().cpu().numpy() for name, table in tables.items()}
+
+
+def token_weights(sam: SamModel) -> dict[str, np.ndarray]:
+    """What :class:`manylens.models.sam.halves.Halves` computes with: float32 arrays by ``SamMaskDecoder``'s names,
+    ``eps`` of each norm, the whole numbers ``heads``, ``layers`` and ``masks``, ``bare``, which stands for a mask where
+    there is none, and the picture's ``places``.
+    """
+    decoder: Any = sam.mask_decoder
+    transformer = decoder.transformer
+    found = {
+        name: tensor.detach().float().cpu().numpy()
+        for name, tensor in decoder.state_dict().items()
+        if not name.startswith("upscale_")
+    }
+    for name, part in decoder.named_modules():
+        if isinstance(part, nn.LayerNorm) and not name.startswith("upscale_"):
+            found[f"{name}.eps"] = np.float32(part.eps)
+    heads = transformer.final_attn_token_to_image.num_attention_heads
+    numbers = {"heads": heads, "layers": len(transformer.layers), "masks": decoder.num_mask_tokens}
+    bare: Any = sam.prompt_encoder.no_mask_embed.weight
+    found["bare"] = bare.detach().float().cpu().numpy()
+    found["places"] = picture_weights(sam)["places"]
+    return found | {name: np.array(number) for name, number in numbers.items()}
+
+
+def picture_weights(sam: SamModel) -> dict[str, np.ndarray]:
+    """What :func:`manylens.models.sam.picture_graphs.build` computes with, float32: ``places`` ``(1, T, C)``, the two
+    upscaling steps as matrices, the norm between them, ``eps`` of the picture tokens' norms, and the whole numbers
+    ``heads`` and ``masks``.
+    """
+    plain = Decoder(sam, masked=False)
+    decoder: Any = plain.decoder
+    norm = decoder.upscale_layer_norm
+    tensors = {
+        "places": plain.places,
+        "first.weight": plain.first_weight,
+        "first.bias": plain.first_bias,
+        "second.weight": plain.second_weight,
+        "second.bias": plain.second_bias,
+        "norm.weight": norm.weight,
+        "norm.bias": norm.bias,
+    }
+    found = {name: tensor.detach().float().cpu().numpy() for name, tensor in tensors.items()}
+    transformer = decoder.transformer
+    numbers = {
+        "norm.eps": norm.eps,
+        "eps": transformer.layers[0].layer_norm4.eps,
+        "masks": plain.count,
+        "heads": transformer.final_attn_token_to_image.num_attention_heads,
+    }
+    return found | {name: np.array(number) for name, number in numbers.items()}

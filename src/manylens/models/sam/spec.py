@@ -123,3 +123,9 @@ def _processor(files: Mapping[str, Path], name: str) -> dict[str, Any]:
         if isinstance(inner, dict):
             return inner
     return checkpoint.config(files, name, _PREPROCESSOR)
+
+
+def has_plain_decoder(files: Mapping[str, Path], name: str) -> bool:
+    """Whether the mask decoder is as in all published checkpoints: its tokens' half is then computed in NumPy."""
+    told = checkpoint.config(files, name).get("mask_decoder_config") or {}
+    return told.get("hidden_act", "relu") == "relu"
