@@ -14,8 +14,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from manylens.runtime.engines import EngineSettings
@@ -167,3 +170,29 @@ def _tree(root: Any) -> list[Any]:
         return [root, *root.children(recursive=True)]
     except psutil.Error:
         return []
+
+
+def matrix_rate(settings: EngineSettings, rows: int, inner: int, outer: int) -> float:
+    """The rate of OpenVINO's matrix products of some sizes, in operations a second: two for each multiplication."""
+    import openvino as ov
+    from openvino import opset13 as op
+
+    from manylens.runtime import engines
+
+    rng = np.random.default_rng(0)
+    there, back = (
+        op.constant(rng.standard_normal(shape, np.float32) / shape[1] ** 0.5)
+        for shape in ((outer, inner), (inner, outer))
+    )
+    given = op.parameter([rows, inner], np.float32, name="given")
+    x: Any = given
+    for _ in range(3):
+        x = op.matmul(op.matmul(x, there, False, True), back, False, True)
+    # One number comes out, so that copying does not count.
+    graph = ov.Model([op.reduce_max(x, np.array([0, 1]))], [given], "products")
+    network = engines.compile(graph, settings)
+    values = rng.standard_normal((rows, inner), np.float32)
+    network(values)
+    seconds = statistics.median(timed(partial(network, values))[0] for _ in range(5))
+    network.close()
+    return 6 * 2.0 * rows * inner * outer / seconds

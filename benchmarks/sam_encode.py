@@ -12,7 +12,6 @@ multiplication and an addition are two operations; padding and all other work co
 
 from __future__ import annotations
 
-import statistics
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ import numpy as np
 
 from benchmarks import _sam
 from benchmarks._claims import Options, Outcome, Part, say
-from benchmarks._harness import in_turns, medians, timed
+from benchmarks._harness import in_turns, matrix_rate, medians
 from benchmarks._pictures import EXAMPLES
 
 if TYPE_CHECKING:
@@ -82,30 +81,5 @@ class _Peer:
 
 def peak(settings: EngineSettings) -> float:
     """The best rate of OpenVINO's matrix products of the encoder's own sizes, in operations a second."""
-    rates = [_rate(settings, tokens, inner, outer) for tokens, inner, outer in ((4096, 768, 3072), (2048, 2048, 2048))]
-    return max(rates)
-
-
-def _rate(settings: EngineSettings, rows: int, inner: int, outer: int) -> float:
-    import openvino as ov
-    from openvino import opset13 as op
-
-    from manylens.runtime import engines
-
-    rng = np.random.default_rng(0)
-    there, back = (
-        op.constant(rng.standard_normal(shape, np.float32) / shape[1] ** 0.5)
-        for shape in ((outer, inner), (inner, outer))
-    )
-    given = op.parameter([rows, inner], np.float32, name="given")
-    x: Any = given
-    for _ in range(3):
-        x = op.matmul(op.matmul(x, there, False, True), back, False, True)
-    # One number comes out, so that copying does not count.
-    graph = ov.Model([op.reduce_max(x, np.array([0, 1]))], [given], "products")
-    network = engines.compile(graph, settings)
-    values = rng.standard_normal((rows, inner), np.float32)
-    network(values)
-    seconds = statistics.median(timed(partial(network, values))[0] for _ in range(5))
-    network.close()
-    return 6 * 2.0 * rows * inner * outer / seconds
+    sizes = ((4096, 768, 3072), (2048, 2048, 2048))
+    return max(matrix_rate(settings, *size) for size in sizes)

@@ -73,6 +73,57 @@ def build(blueprint: Blueprint, settings: EngineSettings, weights: str) -> Netwo
     return engines.compile(blueprint.graph or (lambda: traced(blueprint)), settings, identity=f"network {about}")
 
 
+class Pieces:
+    """The networks of one checkpoint by name, each built when it is first needed. Safe under threads.
+
+    Args:
+        blueprint: A network by its name.
+        load: Reads the checkpoint's module, which the blueprints are of: once for all that is built together.
+        settings: Engine, precision, threads and device.
+        weights: Hash of the weights.
+    """
+
+    def __init__(
+        self,
+        blueprint: Callable[[str], Blueprint],
+        load: Callable[[], Any],
+        settings: EngineSettings,
+        weights: str,
+    ) -> None:
+        self._blueprint, self._load, self._settings, self._weights = blueprint, load, settings, weights
+        self._built: dict[str, Network] = {}
+        self._module: Any = None
+        self._lock = threading.RLock()
+
+    def of(self, name: str) -> Network:
+        """A network, built if it is not."""
+        self.prepare(name)
+        return self._built[name]
+
+    def prepare(self, *names: str) -> None:
+        """Build several with one reading of the weights."""
+        with self._lock:
+            for name in names:
+                if name not in self._built:
+                    self._built[name] = build(self._blueprint(name), self._settings, self._weights)
+            if self._settings.engine != "torch":
+                self._module = None  # a traced network holds its own copy of the weights
+
+    def module(self) -> Any:
+        """The checkpoint's module, for the blueprints; read if it is not."""
+        with self._lock:
+            if self._module is None:
+                self._module = self._load()
+            return self._module
+
+    def close(self) -> None:
+        """Give the memory back."""
+        with self._lock:
+            for one in self._built.values():
+                one.close()
+            self._built, self._module = {}, None
+
+
 class Sizes:
     """One network for pictures of several sizes, compiled for each; those of the last sizes stay.
 

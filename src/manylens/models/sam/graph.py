@@ -7,7 +7,8 @@ positions), built from its weights so that each step has the form that runs fast
   no padded token is multiplied by a weight;
 - global attention goes a few rows of queries at a time, so that the scores stay near the processor, and the full
   ``tokens x tokens`` table is never in memory;
-- the scale is folded into the weights of the queries, the normalisation of the colours into the first convolution.
+- tokens stand in one row, and a patch is a row of a matrix product: the engine then keeps one order of axes;
+- the scale is folded into the weights of the queries, the normalisation of the colours into the first product.
 """
 
 from __future__ import annotations
@@ -52,9 +53,12 @@ class _Builder:
         op, v, w = self.op, self.v, self.w
         picture = op.parameter([1, v.side, v.side, 3], np.uint8, name="picture")
         inner = op.parameter([1, 2], np.int64, name="inner")
+        # True, but not so that the engine could know: with a constant table its products would be in float32.
+        given = op.reduce_logical_or(op.greater_equal(inner, np.int64(0)), np.array([0, 1]), False)
+        self.one = op.convert(given, "f32")
         x = op.add(self.patches(picture, inner), w["patch_embed.projection.bias"])
         if "pos_embed" in w:
-            x = op.add(x, w["pos_embed"])
+            x = op.add(x, w["pos_embed"].reshape(1, v.grid**2, v.width))
         for number in range(v.depth):
             x = self.block(number, x)
         found = self.neck(x)
@@ -62,14 +66,19 @@ class _Builder:
         return ov.Model([found], [picture, inner], "sam-encoder")
 
     def patches(self, picture: Any, inner: Any) -> Any:
-        """Colours less the mean, padding at zero, in patches: ``(1, G, G, D)``."""
+        """Colours less the mean, padding at zero, in patches: ``(1, G * G, D)``.
+
+        Tokens stand in one row: those of two axes the engine would take for a picture, and put its channels elsewhere.
+        """
         op, v = self.op, self.v
         inside = self.inside(inner, 0, (1, v.side, 1, 1)), self.inside(inner, 1, (1, 1, v.side, 1))
         x = op.subtract(op.convert(picture, "f32"), np.array(v.mean, np.float32))
-        x = op.transpose(op.multiply(op.multiply(x, inside[0]), inside[1]), np.array([0, 3, 1, 2]))
+        x = op.multiply(op.multiply(x, inside[0]), inside[1])
         kernel = self.w["patch_embed.projection.weight"] / np.array(v.deviation, np.float32)[:, None, None]
-        x = op.convolution(x, self.constant(kernel), [v.patch] * 2, [0, 0], [0, 0], [1, 1])
-        return op.transpose(x, np.array([0, 2, 3, 1]))
+        # A patch is a row, as its pixels come: the product takes less than a convolution and its layouts.
+        x = op.transpose(self.reshape(x, [v.grid, v.patch, v.grid, v.patch * 3]), np.array([0, 2, 1, 3]))
+        x = self.reshape(x, [1, v.grid**2, v.patch**2 * 3])
+        return op.matmul(x, self.constant(kernel.transpose(0, 2, 3, 1).reshape(v.width, -1)), False, True)
 
     def inside(self, inner: Any, axis: int, shape: tuple[int, ...]) -> Any:
         """1 where a row (axis 0) or column (axis 1) is of the picture, 0 where it is padding."""
@@ -89,15 +98,18 @@ class _Builder:
         return self.op.relu(x) if self.v.activation == "relu" else self.op.gelu(x, "erf")
 
     def attention(self, name: str, x: Any, window: int) -> Any:
-        """Attention within windows of a side, or over all where that is 0: ``(1, G, G, D)`` to the same."""
+        """Attention within windows of a side, or over all where that is 0: ``(1, G * G, D)`` to the same."""
         op, v, w = self.op, self.v, self.w
         size = v.width // v.heads
         weight, bias = w[f"{name}.qkv.weight"], w.get(f"{name}.qkv.bias", np.zeros(3 * v.width, np.float32))
+        scale = np.ones(3 * v.width, np.float32)
+        scale[: v.width] = size**-0.5
+        weight, bias = weight * scale[:, None], bias * scale
         x = op.add(op.matmul(x, self.constant(weight), False, True), bias)
         if window:
             padding = -v.grid % window
             cells = (v.grid + padding) // window
-            x = self.padded(x, bias, padding)
+            x = self.padded(self.reshape(x, [1, v.grid, v.grid, 3 * v.width]), bias, padding)
             shape = [cells, window, cells, window, 3, v.heads, size]
             x = op.transpose(self.reshape(x, shape), np.array([4, 0, 2, 5, 1, 3, 6]))
             x, side, windows = self.reshape(x, [3, cells * cells, v.heads, window, window, size]), window, cells * cells
@@ -115,8 +127,8 @@ class _Builder:
                 ends = np.array([v.grid, v.grid])
                 x = op.slice(x, np.array([0, 0]), ends, np.array([1, 1]), np.array([1, 2]))
         else:
-            x = self.reshape(op.transpose(x, np.array([0, 2, 1, 3])), [1, v.grid, v.grid, v.width])
-        return self.linear(f"{name}.proj", x)
+            x = op.transpose(x, np.array([0, 2, 1, 3]))
+        return self.linear(f"{name}.proj", self.reshape(x, [1, v.grid**2, v.width]))
 
     def padded(self, x: Any, bias: np.ndarray, padding: int) -> Any:
         """Tokens that are padding: what the layer gives for zeros."""
@@ -137,7 +149,6 @@ class _Builder:
         columns = None
         if v.relative:
             columns = op.transpose(self.relative(f"{name}.rel_pos_w", swapped, side), np.array([0, 1, 3, 2, 4]))
-        query = op.multiply(query, np.float32(size**-0.5))
         chunks = _CHUNKS if windows == 1 and side % _CHUNKS == 0 else 1
         step, found = side // chunks, []
         for start in range(0, side, step):
@@ -160,14 +171,15 @@ class _Builder:
     def relative(self, name: str, query: Any, side: int) -> Any:
         """Each query by the relative positions along its first axis: ``(W, heads, side, side, side)``."""
         away = np.arange(side)[:, None] - np.arange(side)[None, :] + side - 1
-        table = self.w[name][away].transpose(0, 2, 1)
-        return self.op.matmul(query, self.constant(table[None, None]), False, False)
+        table = self.w[name][away].transpose(0, 2, 1)[None, None]
+        table = self.constant(table / np.float32(table.shape[3] ** -0.5))  # the queries are scaled already
+        return self.op.matmul(query, self.op.multiply(table, self.one), False, False)
 
     def neck(self, x: Any) -> Any:
         op = self.op
         first, second = self.w["neck.conv1.weight"], self.w["neck.conv2.weight"]
-        x = op.matmul(x, self.constant(first[:, :, 0, 0]), False, True)
-        x = op.transpose(self.norm("neck.layer_norm1", x, 1e-6), np.array([0, 3, 1, 2]))
+        x = self.norm("neck.layer_norm1", op.matmul(x, self.constant(first[:, :, 0, 0]), False, True), 1e-6)
+        x = op.transpose(self.reshape(x, [1, self.v.grid, self.v.grid, len(first)]), np.array([0, 3, 1, 2]))
         x = op.convolution(x, self.constant(second), [1, 1], [1, 1], [1, 1], [1, 1])
         return self.norm("neck.layer_norm2", op.transpose(x, np.array([0, 2, 3, 1])), 1e-6)
 

@@ -222,7 +222,7 @@ class Sam(Model):
 
             return [torch.zeros((1, side, side, 3), dtype=torch.uint8), torch.tensor([[side, side]])]
 
-        return Blueprint("sam-encoder", module, example, ("picture", "inner"), (EMBEDDING,), graph=graph, changes=2)
+        return Blueprint("sam-encoder", module, example, ("picture", "inner"), (EMBEDDING,), graph=graph, changes=3)
 
     def _decoder_blueprint(self, name: str) -> Blueprint:
         grid, channels, low_res = self.vision.grid, self.vision.channels, self.vision.low_res

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from manylens.errors import WeightsError
-from manylens.models import checkpoint, network
-from manylens.models.network import Blueprint, Network
+from manylens.models import checkpoint
+from manylens.models.network import Blueprint, Pieces
 from manylens.models.promptable.decoder import Decoded, Scene
 from manylens.models.promptable.prompts import PADDING
 from manylens.models.sam2.spec import Spec
@@ -67,15 +67,15 @@ class Networks:
         self, files: Mapping[str, Path], name: str, spec: Spec, settings: EngineSettings, weights: str
     ) -> None:
         self.spec = spec
-        self._files, self._name, self._settings, self._weights = files, name, settings, weights
-        self._built: dict[str, Network] = {}
+        self._files, self._name = files, name
+        # By name when it is called: SAM 3's tracker reads another module.
+        self._pieces = Pieces(self._blueprint, lambda: self.load(), settings, weights)
         self._frequencies: np.ndarray | None = None
-        self._module: Any = None
         self._lock = threading.Lock()
 
     def encode(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Pixels ``(1, 3, side, side)`` as a scene, by the names of the maps."""
-        return dict(zip((FINEST, MIDDLE, EMBEDDING), self._network("encoder")(pixels), strict=True))
+        return dict(zip((FINEST, MIDDLE, EMBEDDING), self._pieces.of("encoder")(pixels), strict=True))
 
     def decode(
         self,
@@ -100,7 +100,7 @@ class Networks:
             # The reference asks with two points that are none.
             points = np.zeros((len(points), 2, 2), np.float32)
             labels = np.full((len(points), 2), PADDING, np.int64)
-        found = self._network("decoder")(
+        found = self._pieces.of("decoder")(
             scene[EMBEDDING],
             scene[FINEST],
             scene[MIDDLE],
@@ -115,17 +115,17 @@ class Networks:
     def remember(self, embedding: np.ndarray, logits: np.ndarray, sure: bool, there: float) -> np.ndarray:
         """What is remembered of a frame: float32 ``(cells * cells, D)``; see :class:`.parts.MemoryEncoder`."""
         flags = np.array([sure], np.float32), np.array([[there]], np.float32)
-        return self._network("memory_encoder")(embedding, logits[None, None], *flags)[0]
+        return self._pieces.of("memory_encoder")(embedding, logits[None, None], *flags)[0]
 
     def recall(
         self, embedding: np.ndarray, memory: np.ndarray, slots: np.ndarray, pointers: np.ndarray, times: np.ndarray
     ) -> np.ndarray:
         """An embedding in the light of the memory; see :class:`.parts.MemoryAttention`."""
-        return self._network("memory_attention")(embedding, memory, slots, pointers, times)[0]
+        return self._pieces.of("memory_attention")(embedding, memory, slots, pointers, times)[0]
 
     def shrink(self, mask: np.ndarray) -> np.ndarray:
         """A mask ``(side, side)`` as the logits ``(1, 1, S, S)`` that make its pointer."""
-        return self._network("mask_shrinker")(mask.astype(np.float32)[None, None])[0]
+        return self._pieces.of("mask_shrinker")(mask.astype(np.float32)[None, None])[0]
 
     def _sines(self, points: np.ndarray) -> np.ndarray:
         """Points float32 ``(B, N, 2)`` as the sines and cosines of their places, float32 ``(B, N, C)``."""
@@ -144,7 +144,8 @@ class Networks:
             found = checkpoint.tensor(self._files, f"{self._tensors}{part}.positional_embedding")
             if found is not None:
                 return found
-        table: np.ndarray = self._loaded().prompt_encoder.shared_embedding.positional_embedding.float().cpu().numpy()
+        shared: Any = self._pieces.module().prompt_encoder.shared_embedding
+        table: np.ndarray = shared.positional_embedding.float().cpu().numpy()
         return table
 
     def load(self) -> Any:
@@ -171,28 +172,11 @@ class Networks:
 
     def prepare(self, *parts: str) -> None:
         """Build several pieces with one reading of the weights."""
-        with self._lock:
-            for part in parts:
-                if part not in self._built:
-                    self._built[part] = network.build(self._blueprint(part), self._settings, self._weights)
-            if self._settings.engine != "torch":
-                self._module = None  # a traced network holds its own copy of the weights
+        self._pieces.prepare(*parts)
 
     def close(self) -> None:
         """Give the memory back."""
-        with self._lock:
-            for built in self._built.values():
-                built.close()
-            self._built, self._module, self._frequencies = {}, None, None
-
-    def _network(self, part: str) -> Network:
-        self.prepare(part)
-        return self._built[part]
-
-    def _loaded(self) -> Any:
-        if self._module is None:
-            self._module = self.load()
-        return self._module
+        self._pieces.close()
 
     def _blueprint(self, part: str) -> Blueprint:
         outputs: tuple[str, ...]
@@ -202,7 +186,7 @@ class Networks:
             outputs = _OUTPUTS[part]
         return Blueprint(
             name=part,
-            module=partial(_made, part, self._loaded),
+            module=partial(_made, part, self._pieces.module),
             example=partial(_example, part, self.spec, self._widths),
             inputs=_INPUTS[part],
             outputs=outputs,

@@ -114,7 +114,7 @@ class TrackerNetworks(Networks):
         def module() -> Any:
             from manylens.models.sam3.parts import TrackerNeck
 
-            return TrackerNeck(self._loaded()).eval()
+            return TrackerNeck(self._pieces.module()).eval()
 
         def example() -> Any:
             import torch

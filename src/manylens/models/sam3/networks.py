@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from manylens.models import checkpoint, network
-from manylens.models.network import Blueprint, Network
+from manylens.models import checkpoint
+from manylens.models.network import Blueprint, Pieces
 from manylens.models.sam3 import boxes as roi
 from manylens.models.sam3.spec import Spec
 from manylens.runtime.engines import EngineSettings
@@ -51,22 +50,20 @@ class Networks:
         self, files: Mapping[str, Path], name: str, spec: Spec, settings: EngineSettings, weights: str
     ) -> None:
         self.spec = spec
-        self._files, self._name, self._settings, self._weights = files, name, settings, weights
-        self._built: dict[str, Network] = {}
-        self._module: Any = None
-        self._lock = threading.RLock()
+        self._files, self._name = files, name
+        self._pieces = Pieces(self._blueprint, self.load, settings, weights)
 
     def trunk(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels ``(1, 3, side, side)`` as patch tokens float32 ``(1, cells * cells, C)``."""
-        return self._network("trunk")(pixels)[0]
+        return self._pieces.of("trunk")(pixels)[0]
 
     def maps(self, tokens: np.ndarray) -> list[np.ndarray]:
         """Patch tokens as the detector's maps, the finest first; see :class:`.parts.Neck`."""
-        return self._network("neck")(tokens)
+        return self._pieces.of("neck")(tokens)
 
     def words(self, ids: np.ndarray) -> np.ndarray:
         """Token ids int64 ``(1, tokens)`` as a prompt ``(1, tokens, D)``."""
-        return self._network("words")(ids)[0]
+        return self._pieces.of("words")(ids)[0]
 
     def exemplars(self, coarse: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Boxes around examples as a prompt ``(1, N + 1, D)``.
@@ -77,11 +74,11 @@ class Networks:
         """
         rows, columns = roi.pooling(boxes, (self.spec.cells, self.spec.cells), self.spec.bins)
         meant = np.ones((1, len(boxes)), np.int64)
-        return self._network("exemplars")(coarse, boxes[None], meant, rows, columns)[0]
+        return self._pieces.of("exemplars")(coarse, boxes[None], meant, rows, columns)[0]
 
     def find(self, maps: Sequence[np.ndarray], prompt: np.ndarray) -> Found:
         """All that a prompt ``(1, P, D)`` means in a picture."""
-        return Found(*self._network("finder")(*maps, prompt))
+        return Found(*self._pieces.of("finder")(*maps, prompt))
 
     def load(self) -> Any:
         """The detector of transformers, strictly loaded; float32 on the processor."""
@@ -91,28 +88,11 @@ class Networks:
 
     def prepare(self, *parts: str) -> None:
         """Build several pieces with one reading of the weights."""
-        with self._lock:
-            for part in parts:
-                if part not in self._built:
-                    self._built[part] = network.build(self._blueprint(part), self._settings, self._weights)
-            if self._settings.engine != "torch":
-                self._module = None  # a traced network holds its own copy of the weights
+        self._pieces.prepare(*parts)
 
     def close(self) -> None:
         """Give the memory back."""
-        with self._lock:
-            for built in self._built.values():
-                built.close()
-            self._built, self._module = {}, None
-
-    def _network(self, part: str) -> Network:
-        self.prepare(part)
-        return self._built[part]
-
-    def _loaded(self) -> Any:
-        if self._module is None:
-            self._module = self.load()
-        return self._module
+        self._pieces.close()
 
     def _blueprint(self, part: str) -> Blueprint:
         spec = self.spec
@@ -126,7 +106,7 @@ class Networks:
         inputs = _INPUTS[part]
         return Blueprint(
             name=f"sam3-{part}",
-            module=partial(_made, part, self._loaded),
+            module=partial(_made, part, self._pieces.module),
             example=partial(_example, part, spec),
             inputs=inputs,
             outputs=_OUTPUTS[part],
