@@ -318,6 +318,17 @@ def test_what_was_held_is_not_written_by_a_later_call(path: Path, image: np.ndar
     np.testing.assert_array_equal(kept, image)
 
 
-def test_an_output_of_another_shape_is_refused(path: Path, image: np.ndarray) -> None:
-    with pytest.raises(EngineError, match="inference failed"):
-        engines.compile(path).into([Held(np.empty((1, 3), np.float32))], image, image)
+@pytest.mark.parametrize("rows", [1, 5])
+def test_an_output_of_another_shape_is_refused(rows: int, path: Path, image: np.ndarray) -> None:
+    with pytest.raises(EngineError, match="was to be written|inference failed"):
+        engines.compile(path).into([Held(np.empty((rows, 64), np.float32))], image, image)
+
+
+def test_what_is_cast_before_an_array_was_held_is_cast_after(path: Path, image: np.ndarray) -> None:
+    compiled = engines.compile(path)
+    for held in (False, True):
+        other = Held(image) if held else image
+        found = compiled(image.astype(np.float64), other)[0]
+        np.testing.assert_allclose(found, expected(image) + image, rtol=1e-4, atol=1e-4)
+        found = compiled(image.astype(np.float64), image.tolist())[0]
+        np.testing.assert_allclose(found, expected(image) + image, rtol=1e-4, atol=1e-4)

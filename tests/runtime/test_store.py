@@ -226,7 +226,7 @@ def test_a_damaged_file_is_computed_again(tmp_path: Path, damage) -> None:
 
 
 # The larger is over what is mapped instead of being read.
-SIZES = pytest.mark.parametrize("count", [1000, 300_000])
+SIZES = pytest.mark.parametrize("count", [1000, 600_000])
 
 
 @pytest.mark.parametrize("place", range(1, 12, 5))
@@ -238,6 +238,17 @@ def test_a_change_of_any_kind_is_damage(place: int, tmp_path: Path) -> None:
     for at in range(content.index(b"NUMPY") - 1, content.index(b"y.npy") - 40, place):
         path.write_bytes(content[:at] + bytes([content[at] ^ (1 << place % 8)]) + content[at + 1 :])
         assert cache.get("00ff") is None, at
+
+
+def test_blocks_that_change_places_are_damage(tmp_path: Path) -> None:
+    cache, block = disk.DiskCache(tmp_path, 1 << 24), 1 << 16
+    cache.put("00ff", {"x": np.arange(block, dtype=np.int64)})
+    (path,) = files(tmp_path)
+    content = path.read_bytes()
+    at = content.index(np.arange(8, dtype=np.int64).tobytes())
+    one, other = content[at : at + block], content[at + block : at + 2 * block]
+    path.write_bytes(content[:at] + other + one + content[at + 2 * block :])
+    assert cache.get("00ff") is None
 
 
 @SIZES

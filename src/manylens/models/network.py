@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     import torch
 
 
+_tracing = threading.Lock()
+"""The tracer's state is the process's: two at a time lose their modules."""
+
+
 class Network(Protocol):
     """A network on one engine: arrays in, arrays out, in the order of its description. Safe under threads."""
 
@@ -172,7 +176,7 @@ def traced(blueprint: Blueprint) -> openvino.Model:
     shapes = [
         list(blueprint.shapes.get(name, tensor.shape)) for name, tensor in zip(blueprint.inputs, example, strict=True)
     ]
-    with torch.no_grad(), warnings.catch_warnings(), checkpoint.quiet():
+    with _tracing, torch.no_grad(), warnings.catch_warnings(), checkpoint.quiet():
         warnings.simplefilter("ignore")  # the tracer warns of every shape that it takes for a constant
         # Without the tracer's own check, which runs the module twice more.
         decoder = TorchScriptPythonDecoder(

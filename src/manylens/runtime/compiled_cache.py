@@ -60,8 +60,8 @@ def load(
 ) -> tuple[openvino.CompiledModel, np.ndarray] | None:
     """The compiled network and the memory that it rests on, or ``None`` when it is not kept or cannot be read any more.
 
-    The memory is the mapped file: the engine takes what it needs of it without a copy, and does not hold it itself, so
-    it has to outlive the network.
+    The memory is the file's, mapped where that is large: the engine takes what it needs of it without a copy, and does
+    not hold it itself, so it has to outlive the network.
     """
     import openvino
 

@@ -17,6 +17,7 @@ import struct
 import threading
 import time
 import zipfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -39,8 +40,8 @@ _EXTRA = struct.Struct("<HH")
 _PADDING_FIELD = 0xD935
 _ZIP64_BYTES = 20
 _ALIGNED = 64
-_WORDS = 1 << 64
-_LARGE = 1 << 20
+_BLOCK = 1 << 16
+_LARGE = 2 << 20
 _MOST_HEADER = 1 << 16  # bytes of a .npy header, its length being written in two
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00.."
@@ -170,8 +171,7 @@ def _write(file: IO[bytes], arrays: Arrays) -> None:
             with archive.open(info, "w", force_zip64=True) as member:
                 member.write(head.getvalue())
                 member.write(content.data)
-            # The header's length is a multiple of a word's: the sum of both is that of the whole.
-            info.comment = b"%d" % ((_sum(head.getvalue()) + _sum(content.data)) % _WORDS)
+            info.comment = _checksum(head.getvalue(), content.data)
 
 
 def _padding(start: int, name: str) -> bytes:
@@ -184,12 +184,17 @@ def _padding(start: int, name: str) -> bytes:
     return _EXTRA.pack(_PADDING_FIELD, more) + bytes(more)
 
 
-def _sum(data: Any) -> int:
-    """The sum of 64-bit words, which tells damage as a checksum does and is seven times as fast as the zip's own."""
-    whole = memoryview(data).cast("B")
-    count = len(whole) // 8
-    words = np.frombuffer(whole, np.uint64, count) if count else np.zeros(0, np.uint64)
-    return (int(words.sum(dtype=np.uint64)) + int.from_bytes(whole[8 * count :], "little")) % _WORDS
+def _checksum(head: Any, content: Any) -> bytes:
+    """Of a member, in decimals: the CRC of its header, of the sums of its content's blocks, and of what is left over.
+
+    It is six times as fast as a CRC of the whole, and tells what happens to files: blocks that are cut off, emptied,
+    overwritten or exchanged, and single bits. Words that change places within a block of 64 KiB it does not tell.
+    """
+    whole = memoryview(content).cast("B")
+    count = len(whole) // _BLOCK
+    blocks = np.frombuffer(whole, np.uint64, count * _BLOCK // 8) if count else np.zeros(0, np.uint64)
+    sums = blocks.reshape(count, _BLOCK // 8).sum(axis=1, dtype=np.uint64)
+    return b"%d" % zlib.crc32(whole[count * _BLOCK :], zlib.crc32(sums.tobytes(), zlib.crc32(head)))
 
 
 def _read(path: Path) -> Arrays:
@@ -203,11 +208,11 @@ def _read(path: Path) -> Arrays:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
     whole = memoryview(content).cast("B")
-    return {info.filename.removesuffix(".npy"): _array(_member(whole, info), info.filename) for info in members}
+    return {info.filename.removesuffix(".npy"): _array(_member(whole, info), info) for info in members}
 
 
 def _member(whole: memoryview, info: zipfile.ZipInfo) -> memoryview:
-    """The bytes of an uncompressed member, checked against its checksum, without a copy.
+    """The bytes of an uncompressed member, without a copy.
 
     Raises:
         ValueError: The file is damaged.
@@ -217,13 +222,16 @@ def _member(whole: memoryview, info: zipfile.ZipInfo) -> memoryview:
     data = whole[start : start + info.file_size]
     if signature != b"PK\3\4" or info.compress_type != zipfile.ZIP_STORED or len(data) != info.file_size:
         raise ValueError(f"{info.filename}: not where it should be")
-    if b"%d" % _sum(data) != info.comment:
-        raise ValueError(f"{info.filename}: wrong checksum")
     return data
 
 
-def _array(data: memoryview, name: str) -> np.ndarray:
-    """The array of a ``.npy`` file in memory; it shares the memory."""
+def _array(data: memoryview, info: zipfile.ZipInfo) -> np.ndarray:
+    """The array of a ``.npy`` file in memory, checked against its checksum; it shares the memory.
+
+    Raises:
+        ValueError: The file is damaged, or not of ours.
+    """
+    name = info.filename
     if (told := _HEADER.match(data[:_MOST_HEADER])) is not None:
         # As written here, and read without Python's parser, which is most of the time of a small array.
         kind, order, sides = (one.decode() for one in told.groups())
@@ -237,4 +245,6 @@ def _array(data: memoryview, name: str) -> np.ndarray:
         start = head.tell()
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - start:
         raise ValueError(f"{name}: does not hold one plain array")
+    if _checksum(data[:start], data[start:]) != info.comment:
+        raise ValueError(f"{name}: wrong checksum")
     return np.ndarray(shape, dtype, data, start, order="F" if fortran else "C")

@@ -102,8 +102,10 @@ class Compiled:
             outputs: One for each, of its type and shape.
             arrays: The inputs in the network's own order.
         """
-        with self._ran(self._ordered(arrays, {}), outputs):
-            pass
+        with self._ran(self._ordered(arrays, {}), outputs) as request:
+            found = [tuple(request.get_output_tensor(number).shape) for number in range(len(outputs))]
+        if found != [one.shape for one in outputs]:
+            raise EngineError(f"network: gave {found}, where {[one.shape for one in outputs]} was to be written")
 
     @property
     def precision(self) -> str:
@@ -123,24 +125,33 @@ class Compiled:
     @contextmanager
     def _ran(self, values: Mapping[int, Any], outputs: Sequence[Held] = ()) -> Iterator[openvino.InferRequest]:
         """A request that has run."""
-        self._shares = self._shares or any(isinstance(one, Held) for one in values.values())
+        if any(isinstance(one, Held) for one in values.values()):
+            self._shares = True  # never taken back: another thread's plain call must know as well
         with self._request() as request:
             own = request.output_tensors if outputs else []
+            if self._shares:
+                values = {number: self._as_port(number, one) for number, one in values.items()}
             try:
                 for number, output in enumerate(outputs):
                     request.set_output_tensor(number, output.tensor)
-                given = {number: _given(one, self._shares) for number, one in values.items()}
+                given = {number: _tensor(one) if self._shares else one for number, one in values.items()}
                 request.infer(given, share_outputs=True)  # whoever asked copies them, or has them where they belong
+                if flops.active():
+                    shape = tuple(values[0].shape)
+                    flops.ran(flops.of_graph(self._live(), shape[0] if shape else 1))
+                yield request
             except RuntimeError as error:
                 raise EngineError(f"network: inference failed ({_reason(error)})") from error
             finally:
                 # What was found is the caller's now, and not to be written by the next run.
                 for number, output in enumerate(own):
                     request.set_output_tensor(number, output)
-            if flops.active():
-                shape = tuple(values[0].shape)
-                flops.ran(flops.of_graph(self._live(), shape[0] if shape else 1))
-            yield request
+
+    def _as_port(self, number: int, value: np.ndarray | Held) -> np.ndarray | Held:
+        """An array of its input's type, which the engine sees to itself only where it copies."""
+        if isinstance(value, Held):
+            return value
+        return value.astype(self._live().inputs[number].element_type.to_dtype(), copy=False)
 
     @contextmanager
     def _request(self) -> Iterator[openvino.InferRequest]:
@@ -166,7 +177,7 @@ class Compiled:
             expected = ", ".join(self.inputs)
             raise EngineError(f"network: inputs {', '.join(sorted(values)) or 'none'} given, it has {expected}")
         given = ((number, values[name]) for number, name in enumerate(self.inputs))
-        return {number: np.ascontiguousarray(one) if isinstance(one, np.ndarray) else one for number, one in given}
+        return {number: one if isinstance(one, Held) else np.ascontiguousarray(one) for number, one in given}
 
 
 @cache
@@ -312,14 +323,13 @@ def _shapes(reshape: Mapping[str, Shape] | Shape) -> dict[str, list[int]] | list
     return list(reshape)
 
 
-def _given(value: np.ndarray | Held, shares: bool) -> Any:
+def _tensor(value: np.ndarray | Held) -> Any:
+    """Not a copy, unless it cannot be written; the array must outlive it."""
     if isinstance(value, Held):
         return value.tensor
-    if not shares:
-        return value
     import openvino
 
-    return openvino.Tensor(value, openvino.Shape(value.shape), openvino.Type(value.dtype))
+    return openvino.Tensor(value, shared_memory=value.flags.writeable)
 
 
 def _port_name(port: Any, number: int) -> str:

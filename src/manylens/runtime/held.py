@@ -25,6 +25,7 @@ class Held:
         import openvino
 
         self._array = array  # the engine does not hold it itself
+        self.shape = array.shape
         kind = openvino.Type.bf16 if array.dtype == np.uint16 else openvino.Type.f32
         self.tensor = openvino.Tensor(array, openvino.Shape(array.shape), kind)
 
@@ -39,5 +40,5 @@ def write(array: np.ndarray, numbers: np.ndarray) -> None:
     if array.dtype == np.float32:
         array[:] = numbers
     else:
-        rounded = (numbers.view(np.uint32) + np.uint32(0x8000)).view(np.uint16)
+        rounded = (np.ascontiguousarray(numbers).view(np.uint32) + np.uint32(0x8000)).view(np.uint16)
         array[:] = rounded[..., _UPPER::2]

@@ -147,6 +147,23 @@ def test_embeddings_equal_those_of_meta_and_transformers(settings, tolerance, op
     assert found == pytest.approx(theirs.numpy(), abs=tolerance)
 
 
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_a_side_that_patches_do_not_fill(engine, tmp_path):
+    config = SamConfig(
+        vision_config={**CONFIG.vision_config.to_dict(), "image_size": 66},
+        prompt_encoder_config={**CONFIG.prompt_encoder_config.to_dict(), "image_size": 66},
+        mask_decoder_config=CONFIG.mask_decoder_config.to_dict(),
+    )
+    model = kit.noisy(SamModel(config))
+    sides = {"size": {"longest_edge": 66}, "pad_size": {"height": 66, "width": 66}}
+    made = kit.save(model, tmp_path, preprocessor_config=PROCESSOR | sides)
+    (found,) = kit.opened(made, engine=engine).embeddings([picture()])
+    pixels = SamImageProcessorPil(**PROCESSOR | sides)(picture().array, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        theirs = model.vision_encoder(pixels).last_hidden_state
+    assert np.moveaxis(found, -1, 1) == pytest.approx(theirs.numpy(), abs=1e-4)
+
+
 # ---- clicks, boxes and masks
 
 CLICK = {"points": [(30, 20)]}

@@ -14,11 +14,12 @@ from transformers import SamConfig, SamModel
 from manylens.models import network
 from manylens.models.sam import halves, picture_graphs
 from manylens.models.sam.module import Decoder, token_weights
+from manylens.runtime import flops
 from manylens.runtime.engines import EngineSettings, Precision
 
 WIDTH = 32
-# Of one part each, and of rows that do not fall into parts of one size.
 COUNT = itertools.count()
+# Of rows that fall into parts of one size, and of rows that do not.
 GRIDS = {"four parts": 8, "one part": 6}
 
 
@@ -84,6 +85,13 @@ def test_every_group_of_parameters_is_noticed():
     # What prompts and the picture are made into is not of these; the keys' bias adds the same to all scores of a query.
     skip = r"vision_encoder|point_embed|(iou|mask)_token|k_proj\.bias"
     assert kit.overlooked(model, outputs, 1e-3, skip) == []
+
+
+def test_operations_are_counted_as_of_any_network():
+    embedding, tokens, _ = asked(8, 1)
+    found = answers(sam(8, 2), 8)
+    with flops.counting():  # None or a number: what a graph of free sides needs is not known
+        assert len(found(embedding, tokens)) == 2
 
 
 def test_half_precision_is_close():

@@ -75,6 +75,8 @@ class _Builder:
         x = op.subtract(op.convert(picture, "f32"), np.array(v.mean, np.float32))
         x = op.multiply(op.multiply(x, inside[0]), inside[1])
         kernel = self.w["patch_embed.projection.weight"] / np.array(v.deviation, np.float32)[:, None, None]
+        if (used := v.grid * v.patch) < v.side:  # what is left over belongs to no patch
+            x = op.slice(x, np.array([0, 0]), np.array([used, used]), np.array([1, 1]), np.array([1, 2]))
         # A patch is a row, as its pixels come: the product takes less than a convolution and its layouts.
         x = op.transpose(self.reshape(x, [v.grid, v.patch, v.grid, v.patch * 3]), np.array([0, 2, 1, 3]))
         x = self.reshape(x, [1, v.grid**2, v.patch**2 * 3])

@@ -7,7 +7,7 @@ see :mod:`manylens.models.sam.tokens`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,7 +76,7 @@ class Halves:
         places, count = weights["places"], self._rows * self._grid
         self._places = [Held(places[:, start:][:, :count]) for start in range(0, places.shape[1], count)]
         self._kept: tuple[np.ndarray, _Picture] | None = None
-        self._rooms: list[Sequence[_Picture]] = []  # as many as prompts were asked at once
+        self._rooms: list[Sequence[_Picture]] = []  # one at most
 
     def __call__(
         self, embedding: np.ndarray, tokens: np.ndarray, masks: np.ndarray | None = None
@@ -143,17 +143,18 @@ class Halves:
 
         The two overlap, all but a part: a layer writes each part where it has read the one before. See ``_spread``.
         """
-        count = self._rows * self._grid
-        if prompts == 1 and self._rooms:
-            room = self._rooms.pop()
-        else:
+        count, room = self._rows * self._grid, None
+        if prompts == 1:
+            with suppress(IndexError):
+                room = self._rooms.pop()
+        if room is None:
             _, tokens, width = self.weights["places"].shape
             keys, placed = (empty((prompts, count + tokens, width), self._precision) for _ in range(2))
             room = [_Picture(keys[:, at:][:, :tokens], placed[:, at:][:, :tokens], count) for at in (count, 0)]
         try:
             yield room
         finally:
-            if prompts == 1:
+            if prompts == 1 and not self._rooms:
                 self._rooms.append(room)
 
 
@@ -174,10 +175,11 @@ def blueprint(name: str, low_res: int, precision: Precision, load: Callable[[], 
             return [torch.zeros(1, 1, low_res, low_res)]
 
         def embed(model: Any, masks: torch.Tensor) -> torch.Tensor:
-            return model.prompt_encoder.mask_embed(masks).flatten(2).transpose(1, 2)
+            return model(masks).flatten(2).transpose(1, 2)
 
         shapes = {"masks": (-1, 1, low_res, low_res)}
-        return Blueprint(name, lambda: wrapped(load(), embed), example, ("masks",), ("tokens",), shapes)
+        module = lambda: wrapped(load().prompt_encoder.mask_embed, embed)  # noqa: E731
+        return Blueprint(name, module, example, ("masks",), ("tokens",), shapes)
 
     def graph() -> Any:
         from manylens.models.sam.module import picture_weights

@@ -123,7 +123,7 @@ class Sam(Model):
         with self._lock:
             for part in self._networks.values():
                 part.close()
-            self._networks, self._source, self._answers = {}, None, None
+            self._networks, self._source, self._answers, self._tables = {}, None, None, None
 
     def _answer(self, request: SegmentRequest, scene: Scene, ctx: Context) -> Detections:
         canvas, decoder = self.vision.canvas(request.image.size), self.decoder(ctx)
@@ -151,9 +151,10 @@ class Sam(Model):
         return ctx.store.get_or_compute(self._key("", layer), tables, check=ctx.check)[0]
 
     def _halves(self, ctx: Context) -> Halves:
-        if self._answers is None:
-            self._answers = Halves(self._kept_tables(ctx), self._network, self.settings.precision)
-        return self._answers
+        found = self._answers
+        if found is None:
+            found = self._answers = Halves(self._kept_tables(ctx), self._network, self.settings.precision)
+        return found
 
     @contextmanager
     def _decoder_loading(self) -> Iterator[None]:
@@ -187,14 +188,16 @@ class Sam(Model):
 
     def _network(self, name: str) -> Network:
         with self._lock:
-            # Of one source, networks are made one after the other; those of two halves share nothing but its arrays.
+            # On a device networks are moved there with their part of the source, so one after the other.
             making = self._making.setdefault(name, threading.RLock()) if self._halved else self._lock
         with making:
-            if name not in self._networks:
-                blueprint = self._blueprint(name)
-                self._networks[name] = network.build(blueprint, self.settings, f"{self._weights} {self.vision}")
+            found = self._networks.get(name)
+            if found is None:
+                found = network.build(self._blueprint(name), self.settings, f"{self._weights} {self.vision}")
+                with self._lock:
+                    self._networks[name] = found
                 self._release()
-            return self._networks[name]
+            return found
 
     def _blueprint(self, name: str) -> Blueprint:
         if name in (grid_decoder.SHARED, grid_decoder.DECODER):
@@ -270,7 +273,8 @@ class Sam(Model):
                 self._source = None  # its parts moved to the device with the network that was made of them
             elif self._source is not None and "encoder" in self._networks:
                 # The encoder, nearly all of the weights. The decoders are made of the rest when they are asked.
-                self._source._modules.pop("vision_encoder", None)
+                kept = {name: part for name, part in self._source._modules.items() if name != "vision_encoder"}
+                self._source._modules = kept  # not taken out: another thread may be going through them
 
 
 def _everything(decoder: SamDecoder, scene: Scene, canvas: Canvas, request: SegmentRequest, ctx: Context) -> Detections:

@@ -191,7 +191,7 @@ def token_weights(sam: SamModel) -> dict[str, np.ndarray]:
     found = {
         name: tensor.detach().float().cpu().numpy()
         for name, tensor in decoder.state_dict().items()
-        if not name.startswith("upscale_")
+        if not name.startswith(("upscale_", "iou_token", "mask_tokens"))
     }
     for name, part in decoder.named_modules():
         if isinstance(part, nn.LayerNorm) and not name.startswith("upscale_"):

@@ -68,8 +68,7 @@ class Networks:
     ) -> None:
         self.spec = spec
         self._files, self._name = files, name
-        # By name when it is called: SAM 3's tracker reads another module.
-        self._pieces = Pieces(self._blueprint, lambda: self.load(), settings, weights)
+        self._pieces = Pieces(self._blueprint, self.load, settings, weights)
         self._frequencies: np.ndarray | None = None
         self._lock = threading.Lock()
 
