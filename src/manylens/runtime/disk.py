@@ -194,7 +194,7 @@ def _checksum(head: Any, content: Any) -> bytes:
     count = len(whole) // _BLOCK
     blocks = np.frombuffer(whole, np.uint64, count * _BLOCK // 8) if count else np.zeros(0, np.uint64)
     sums = blocks.reshape(count, _BLOCK // 8).sum(axis=1, dtype=np.uint64)
-    return b"%d" % zlib.crc32(whole[count * _BLOCK :], zlib.crc32(sums.tobytes(), zlib.crc32(head)))
+    return b"%010d" % zlib.crc32(whole[count * _BLOCK :], zlib.crc32(sums.tobytes(), zlib.crc32(head)))
 
 
 def _read(path: Path) -> Arrays:

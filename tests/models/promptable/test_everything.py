@@ -212,7 +212,7 @@ def test_every_group_of_parameters_is_noticed(folder, tmp_path):
 
     def outputs(folder):
         model, ctx = kit.opened(folder), Context()
-        embedding = np.random.default_rng(0).standard_normal((1, WIDTH, 4, 4)).astype(np.float32)
+        embedding = np.random.default_rng(0).standard_normal((1, 4, 4, WIDTH)).astype(np.float32)
         points = np.random.default_rng(1).uniform(0, SIDE, (3, 2, 2)).astype(np.float32)
         found = model.decoder(ctx).promising({"embedding": embedding}, points, np.tile([1, -1], (3, 1)), -np.inf)
         model.close()
