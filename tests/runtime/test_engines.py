@@ -320,7 +320,7 @@ def test_what_was_held_is_not_written_by_a_later_call(path: Path, image: np.ndar
 
 @pytest.mark.parametrize("rows", [1, 5])
 def test_an_output_of_another_shape_is_refused(rows: int, path: Path, image: np.ndarray) -> None:
-    with pytest.raises(EngineError, match="was to be written|inference failed"):
+    with pytest.raises(EngineError, match=r"was to be written|inference failed"):
         engines.compile(path).into([Held(np.empty((rows, 64), np.float32))], image, image)
 
 
