@@ -3,7 +3,7 @@ import json
 import pytest
 
 from manylens.catalog import Catalog, WeightsStore
-from manylens.cli import main
+from manylens.cli import cost, main  # noqa: F401 - the command binds its session when it is first read
 from manylens.runtime import paths
 from manylens.runtime.rates import Rates
 

@@ -77,7 +77,7 @@ def test_the_way_out_of_an_unknown_word_is_one_that_works(word, near):
     with pytest.raises(UnsupportedError) as caught:
         ssd._wanted([word])
     assert near in caught.value.remedy
-    assert "whose loader is not in this version yet" in caught.value.remedy
+    assert "CIDAS/clipseg-rd64-refined" in caught.value.remedy
 
 
 def test_names_that_mean_one_thing_are_shown_once_and_said():

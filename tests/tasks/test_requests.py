@@ -83,7 +83,7 @@ def test_text_needs_text():
         ("detect", {"names": ["cat", " "]}, "' ' is not a name", "cat"),
         ("detect", {"threshold": 2}, "threshold", ""),
         ("answer", {"question": ""}, "question is empty", "say something"),
-        ("match", {}, "give a text or another picture", "exactly one"),
+        ("match", {}, "needs a text or another picture", "--other"),
         ("embed", {"text": "cat"}, "2 inputs", "exactly one"),
         ("edit", {}, "nothing to do", "instruction"),
     ],

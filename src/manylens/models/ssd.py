@@ -37,7 +37,8 @@ _CLASSES = 91  # background and the 90 numbers of COCO
 _VARIANCES = np.array([10, 10, 5, 5], np.float32)
 _CANDIDATES = 1000  # boxes that go into the suppression; more only slow it down
 _OPEN_WORDS = (
-    "open words need a checkpoint such as IDEA-Research/grounding-dino-tiny, whose loader is not in this version yet"
+    "segment takes any words with a checkpoint such as CIDAS/clipseg-rd64-refined; for detect, the loader of one "
+    "is not in this version yet"
 )
 
 

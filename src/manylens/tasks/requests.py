@@ -86,7 +86,9 @@ class MatchRequest(ImageRequest):
     def _checked(self) -> Self:
         said(self.text, "match", "text")
         if (self.text is None) == (self.other is None):
-            raise PromptError("match: give a text or another picture", "give exactly one of text and other")
+            raise PromptError(
+                "match: needs a text or another picture", "give text (--text) or other (--other), one of them"
+            )
         return self
 
 
