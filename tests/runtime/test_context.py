@@ -21,7 +21,7 @@ def test_nothing_stops_a_plain_context() -> None:
     ("context", "error"),
     [
         (Context(deadline=time.monotonic() - 1), DeadlineError),
-        (Context(deadline=time.monotonic() + 1000), None),
+        (Context(deadline=time.monotonic() + 1e9), None),
         (Context(cost_cap=0), None),
     ],
 )
