@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
+import pytest
 import torch
 
 from manylens.models import network
@@ -33,7 +35,8 @@ def test_one_module_is_traced_at_a_time() -> None:
     assert most == [1]
 
 
-def test_pieces_are_built_once_and_with_one_reading() -> None:
+def test_pieces_are_built_once_and_with_one_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MANYLENS_HOME", str(tmp_path))  # nothing is kept of an earlier run
     read: list[int] = []
 
     class Scaled(torch.nn.Module):

@@ -23,6 +23,12 @@ COUNT = itertools.count()
 GRIDS = {"four parts": 8, "one part": 6}
 
 
+@pytest.fixture(autouse=True)
+def _home(tmp_path, monkeypatch):
+    """Networks that another run kept are not these."""
+    monkeypatch.setenv("MANYLENS_HOME", str(tmp_path))
+
+
 @functools.cache
 def sam(grid: int, layers: int) -> SamModel:
     shared = {"hidden_size": WIDTH, "image_size": 4 * grid, "patch_size": 4}
