@@ -42,10 +42,9 @@ _ZIP64_BYTES = 20
 _ALIGNED = 64
 _BLOCK = 1 << 16
 _LARGE = 2 << 20
-_MOST_HEADER = 1 << 16  # bytes of a .npy header, its length being written in two
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00.."
-    rb"\{'descr': '([<>|][biufcSU]\d+)', 'fortran_order': (True|False), 'shape': \(([\d, ]*)\), \} *\n",
+    rb"\{'descr': '([<>|][biufcSU]\d+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n",
     re.DOTALL,
 )
 _NUMBER = re.compile(r"\d+")
@@ -231,20 +230,14 @@ def _array(data: memoryview, info: zipfile.ZipInfo) -> np.ndarray:
     Raises:
         ValueError: The file is damaged, or not of ours.
     """
-    name = info.filename
-    if (told := _HEADER.match(data[:_MOST_HEADER])) is not None:
-        # As written here, and read without Python's parser, which is most of the time of a small array.
-        kind, order, sides = (one.decode() for one in told.groups())
-        shape, fortran = tuple(map(int, _NUMBER.findall(sides))), order == "True"
-        dtype, start = np.dtype(kind), told.end()
-    else:
-        head = io.BytesIO(data[:_MOST_HEADER])
-        if np.lib.format.read_magic(head) != (1, 0):
-            raise ValueError(f"{name}: of another format")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
-        start = head.tell()
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - start:
-        raise ValueError(f"{name}: does not hold one plain array")
+    # As we write it, and read without Python's parser, which would be most of the time of a small array.
+    told = _HEADER.match(data)
+    if told is None:
+        raise ValueError(f"{info.filename}: of another format")
+    kind, sides = (one.decode() for one in told.groups())
+    shape, dtype, start = tuple(map(int, _NUMBER.findall(sides))), np.dtype(kind), told.end()
+    if math.prod(shape) * dtype.itemsize != len(data) - start:
+        raise ValueError(f"{info.filename}: does not hold one plain array")
     if _checksum(data[:start], data[start:]) != info.comment:
-        raise ValueError(f"{name}: wrong checksum")
-    return np.ndarray(shape, dtype, data, start, order="F" if fortran else "C")
+        raise ValueError(f"{info.filename}: wrong checksum")
+    return np.ndarray(shape, dtype, data, start)

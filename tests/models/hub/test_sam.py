@@ -19,7 +19,7 @@ from manylens.catalog import Catalog
 from manylens.errors import PromptError, UnsupportedError, WeightsError
 from manylens.media import Image
 from manylens.models import checkpoint
-from manylens.models.sam import grid_decoder, halves, spec
+from manylens.models.sam import grid_decoder, picture_graphs, spec
 from manylens.runtime.context import Context
 from manylens.runtime.store import EmbeddingStore
 from manylens.session import Session
@@ -296,7 +296,7 @@ def test_a_picture_seen_before_loads_no_encoder(folder, tmp_path, monkeypatch):
     found = next(iter(model.run([request], again)))
     assert (first.notes["cache"], again.notes["cache"]) == ("miss", "disk")
     assert (found.mask == right.mask).all()
-    assert set(model._networks) == set(halves.NETWORKS.values())
+    assert set(model._networks) == set(picture_graphs.NAMES)
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from manylens.models.network import Blueprint, wrapped
-from manylens.models.sam.picture_graphs import DRAW, GATHER, SPREAD, build, rows_of_part
+from manylens.models.sam import picture_graphs
+from manylens.models.sam.picture_graphs import DRAW, GATHER, SPREAD, rows_of_part
 from manylens.models.sam.tokens import Spread, TokenSide
 from manylens.runtime.engines import Precision
 from manylens.runtime.held import Held, empty, write
@@ -26,11 +27,7 @@ _ROWS = 256
 """The picture's tokens are made ready so many at a time: a new process waits longer for memory than for the sums."""
 MASKS = "sam-mask-embedding"
 """Name of the network of an earlier answer's logits ``(B, 1, 4G, 4G)``, to ``(B, T, C)``."""
-NETWORKS = {GATHER: "sam-gather", SPREAD: "sam-spread", DRAW: "sam-draw"}
-"""Names of the networks that each prompt needs."""
-LAST = NETWORKS[DRAW]
-"""The one of them that is needed last."""
-NAMES = (*NETWORKS.values(), MASKS)
+NAMES = (*picture_graphs.NAMES, MASKS)
 """Names of all networks of :func:`blueprint`."""
 
 
@@ -97,13 +94,13 @@ class Halves:
     def _gathered(self, layer: int, queries: np.ndarray, tokens: np.ndarray, picture: _Picture) -> np.ndarray:
         asked = self._tokens.asked(layer, queries, tokens)
         # Networks are asked for when they are needed: another thread may still be making them.
-        gather = self._network(NETWORKS[GATHER])
+        gather = self._network(GATHER)
         if picture.prompts == 1:
             return gather(*picture.whole(0), asked.reshape(1, -1, asked.shape[-1]))[0].reshape(asked.shape)
         return np.concatenate([gather(*picture.whole(at), one[None])[0] for at, one in enumerate(asked)])
 
     def _spread(self, told: Spread, picture: _Picture, found: _Picture, backwards: bool) -> None:
-        spread = self._network(NETWORKS[SPREAD])
+        spread = self._network(SPREAD)
         for at in range(found.prompts):
             asked, offset, by_share = (one[at : at + 1] for one in told[:3])
             parts = list(zip(picture.parts(at), found.parts(at), self._places, strict=True))
@@ -111,7 +108,7 @@ class Halves:
                 spread.into(taken, *given, places, asked, offset, by_share, told.finish)
 
     def _drawn(self, drawn: np.ndarray, picture: _Picture) -> np.ndarray:
-        draw, high = self._network(NETWORKS[DRAW]), 4 * self._rows
+        draw, high = self._network(DRAW), 4 * self._rows
         low_res = np.empty((*drawn.shape[:2], 4 * self._grid, 4 * self._grid), np.float32)
         for at, one in enumerate(drawn):
             for number, (keys, _) in enumerate(picture.parts(at)):
@@ -162,7 +159,7 @@ def blueprint(name: str, low_res: int, precision: Precision, load: Callable[[], 
     """A network of :class:`Halves`.
 
     Args:
-        name: ``MASKS``, or a value of ``NETWORKS``.
+        name: One of ``NAMES``.
         low_res: Side of the logits.
         precision: In which the picture's tokens go from network to network.
         load: Gives the checkpoint's module.
@@ -184,8 +181,7 @@ def blueprint(name: str, low_res: int, precision: Precision, load: Callable[[], 
     def graph() -> Any:
         from manylens.models.sam.module import picture_weights
 
-        (kind,) = (kind for kind, known in NETWORKS.items() if known == name)
-        return build(kind, picture_weights(load()), precision)
+        return picture_graphs.build(name, picture_weights(load()), precision)
 
     def torch_module() -> torch.nn.Module:
         raise NotImplementedError(f"{name}: a graph of OpenVINO alone")

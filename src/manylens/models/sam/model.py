@@ -17,7 +17,7 @@ from manylens.models.network import Blueprint, Network
 from manylens.models.promptable.answer import detections_of
 from manylens.models.promptable.decoder import Scene
 from manylens.models.promptable.prompts import Canvas, batches
-from manylens.models.sam import grid_decoder, halves, spec
+from manylens.models.sam import grid_decoder, halves, picture_graphs, spec
 from manylens.models.sam.decoder import EMBEDDING, SamDecoder, whole
 from manylens.models.sam.grid_decoder import SamGridDecoder
 from manylens.models.sam.halves import Halves
@@ -159,13 +159,13 @@ class Sam(Model):
     @contextmanager
     def _decoder_loading(self) -> Iterator[None]:
         """In a thread of its own, the decoder's networks are made: a picture that is known is soon found."""
-        if not self._halved or halves.LAST in self._networks:
+        if not self._halved or picture_graphs.DRAW in self._networks:
             yield
             return
 
         def load() -> None:
             with suppress(Exception):  # whoever asks next meets it in its own thread
-                for name in halves.NETWORKS.values():
+                for name in picture_graphs.NAMES:
                     self._network(name)
 
         thread = threading.Thread(target=load, name="manylens-sam-decoder")

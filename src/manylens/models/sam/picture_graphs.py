@@ -3,9 +3,9 @@
 The tokens' half is :mod:`manylens.models.sam.tokens`. Between the two go only small arrays, apart from the picture's
 tokens themselves: ``keys``, and ``placed``, which are the same with their places added.
 
-- ``gather``: prompts' tokens attend to the picture's: used by each layer and at the end;
-- ``spread``: the picture's tokens attend to a prompt's, and are normalised: used by each layer, with its weights given;
-- ``draw``: the picture's tokens become masks.
+- ``GATHER``: prompts' tokens attend to the picture's: used by each layer and at the end;
+- ``SPREAD``: the picture's tokens attend to a prompt's, and are normalised: used by each layer, with its weights given;
+- ``DRAW``: the picture's tokens become masks.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from manylens.runtime.engines import Precision
 if TYPE_CHECKING:
     import openvino as ov
 
-GATHER, SPREAD, DRAW = "gather", "spread", "draw"
-"""Names of the graphs."""
+GATHER, SPREAD, DRAW = NAMES = "sam-gather", "sam-spread", "sam-draw"
+"""Names of the graphs, in the order in which a prompt needs them."""
 
 
 PARTS = 4
