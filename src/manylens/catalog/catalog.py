@@ -6,11 +6,13 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from manylens.catalog.families import recognise, with_family
+from manylens.catalog.families import estimated_memory_mb, recognise, with_family
 from manylens.catalog.reader import read_catalog
 from manylens.catalog.row import DEFAULT_PATTERNS, UNKNOWN_LICENCE, Row
+from manylens.catalog.trained import base_of, model_folder
 from manylens.errors import UnknownModelError
 
 OWN = "manylens/"
@@ -106,7 +108,9 @@ class Catalog:
             return self._rows[name]
         path = Path(name).expanduser()
         if name and path.is_dir():
-            return folder_row(path, name)
+            row = folder_row(model_folder(path), name)
+            base = base_of(model_folder(path))
+            return row if base is None else with_base(row, self.resolve(base))
         if _HUB_ID.fullmatch(name) and not name.startswith(OWN):
             return _hub_row(name)
         if path.is_file():
@@ -149,6 +153,20 @@ def folder_row(folder: Path, name: str) -> Row:
         folder=folder.resolve(),
     )
     return with_family(row, recognise(folder, name))
+
+
+def with_base(row: Row, base: Row) -> Row:
+    """The row of an adapted model: it runs where its base does, and takes the memory of both."""
+    return replace(
+        row,
+        base=base,
+        summary=f"adapted from {base.id}",
+        licence=base.licence,
+        licence_note=f"of its base {base.id}" + (f", {base.licence_note}" if base.licence_note else ""),
+        commercial=base.commercial,
+        devices=base.devices,
+        memory_mb=row.memory_mb + (base.memory_mb or estimated_memory_mb(base.bytes)),
+    )
 
 
 def _hub_row(repo: str) -> Row:

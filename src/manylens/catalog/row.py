@@ -115,6 +115,7 @@ class Row:
         patterns: Which files of the repository are fetched.
         hub_bytes: About how many bytes these are; 0 where that is not known.
         folder: Local folder of a folder row.
+        base: The row whose weights it needs beside its own, of a model that was adapted.
     """
 
     id: str
@@ -137,6 +138,7 @@ class Row:
     patterns: tuple[str, ...] = ()
     hub_bytes: int = 0
     folder: Path | None = field(default=None)
+    base: Row | None = field(default=None)
 
     @property
     def source(self) -> SourceName:

@@ -67,14 +67,21 @@ class WeightsStore:
 
     def state(self, row: Row) -> State:
         """Where the weights of a row stand; quick, and without a connection. A composed row is always ready."""
-        return "ready" if row.composed else self._source(row).state(row)
+        if row.composed:
+            return "ready"
+        own = self._source(row).state(row)
+        if row.base is None or own != "ready":
+            return own
+        below = self.state(row.base)
+        return "partial" if below == "absent" else below
 
     def to_fetch(self, row: Row) -> int:
         """Bytes that a download of a row would bring now: a wheel counts whole, or not at all where its files are here.
 
         0 where nothing is missing, or where the size is not known.
         """
-        return 0 if row.composed else self._source(row).to_fetch(row)
+        below = 0 if row.base is None else self.to_fetch(row.base)
+        return 0 if row.composed else self._source(row).to_fetch(row) + below
 
     def weights_hash(self, row: Row) -> str:
         """Sixteen hex digits that change when the weights on this machine change; for provenance and embedding keys."""
@@ -113,7 +120,10 @@ class WeightsStore:
             source.verify(row)  # Raises, with the name of the file.
         if state != "ready":
             self._fetch(row, source, progress, announce, accept_licence)
-        return source.paths(row)
+        if row.base is None:
+            return source.paths(row)
+        below = self.ensure(row.base, progress, announce=announce, accept_licence=accept_licence)
+        return self._with_base(row, below)
 
     def pull(
         self,
@@ -131,7 +141,10 @@ class WeightsStore:
             source.verify(row)
         except WeightsError:
             self._fetch(row, source, progress, announce, accept_licence)
-        return source.paths(row)
+        if row.base is None:
+            return source.paths(row)
+        below = self.pull(row.base, progress, announce=announce, accept_licence=accept_licence)
+        return self._with_base(row, below)
 
     def verify(self, row: Row) -> None:
         """Hashes every file of a row again.
@@ -166,6 +179,9 @@ class WeightsStore:
             self._require_network(row)
             self._hub.fetch_config(row, lambda *_: None)
         return with_family(row, recognise(self._hub.config_folder(row), row.id))
+
+    def _with_base(self, row: Row, below: Mapping[str, Path]) -> Mapping[str, Path]:
+        return {**self._source(row).paths(row), **{f"base/{name}": path for name, path in below.items()}}
 
     def _require_network(self, row: Row) -> None:
         if self.offline:

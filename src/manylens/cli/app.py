@@ -19,6 +19,7 @@ from manylens.cli.explain import explain
 from manylens.cli.output import complain, exit_code
 from manylens.cli.parameters import join_words
 from manylens.cli.task_commands import command
+from manylens.cli.train import runs, train
 from manylens.errors import UserError
 from manylens.tasks import TASKS
 
@@ -27,6 +28,8 @@ _WORKFLOWS: dict[str, tuple[Callable[..., None], str]] = {
     "ask": (ask, TASKS["ask"].summary),
     "evaluate": (evaluate, "Measure a model, or saved predictions, on labelled data."),
     "compare": (compare, "Two evaluations, and whether their difference is real."),
+    "train": (train, "Adapt a model to your own pictures."),
+    "runs": (runs, "What was trained, side by side."),
     "explain": (explain, "Which pixels a model's score rests on."),
     "cost": (cost, "What a job will take, before it runs; what it took, afterwards."),
 }

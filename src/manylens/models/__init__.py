@@ -38,6 +38,7 @@ FAMILIES: dict[str, str] = {
     "movenet": "manylens.models.structure.pose:MoveNet",
     "outlines": "manylens.models.structure.outlines:Outlines",
     "follow": "manylens.models.follow:Follow",
+    "adapted-classifier": "manylens.models.adapted.classifier:AdaptedClassifier",
     "words-to-mask": "manylens.models.composed.words_to_mask:WordsToMask",
     "answers": "manylens.models.composed.answers:Answers",
 }

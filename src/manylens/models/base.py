@@ -105,6 +105,10 @@ class Trainable:
         prefix: Tokens before the patches, the class token first.
         attention: Pixels ``(B, 3, H, W)`` to the attention probabilities ``(B, heads, tokens, tokens)`` of each block
             that ``image`` is made by, first to last (row: who looks, column: at what); None where there are none.
+        mean: What is taken from each channel of pixels in 0..1; empty where pictures can only be prepared by
+            ``preprocess``.
+        std: What the rest is then divided by.
+        side: Side in pixels of the square pictures that ``preprocess`` gives; 0 where it is not fixed.
     """
 
     module: torch.nn.Module
@@ -118,3 +122,6 @@ class Trainable:
     patch: int = 0
     prefix: int = 0
     attention: Callable[[torch.Tensor], list[torch.Tensor]] | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    side: int = 0

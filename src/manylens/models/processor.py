@@ -144,6 +144,12 @@ class Processor:
             )
         return size
 
+    @property
+    def levels(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation of each channel for pixels in 0..1, whatever scale the checkpoint writes them for."""
+        factor = 1 / (255 * self.scale)
+        return tuple(one * factor for one in self.mean), tuple(one * factor for one in self.std)
+
     def pixels(self, rgb: np.ndarray) -> np.ndarray:
         """A picture uint8 ``(H, W, 3)`` as uint8 of the network's size."""
         if self.exact is not None:

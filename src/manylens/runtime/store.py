@@ -78,6 +78,7 @@ class EmbeddingStore:
     """
 
     def __init__(self, folder: Path | str | None, memory_bytes: int = 256 << 20, disk_bytes: int = 2 << 30) -> None:
+        self.folder = Path(folder) if folder is not None else None
         self._memory = _MemoryLevel(memory_bytes)
         self._disk = DiskCache(Path(folder), disk_bytes) if folder is not None else None
         self._lock = threading.Lock()

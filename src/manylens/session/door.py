@@ -221,6 +221,10 @@ class Session:
         states = {self.weights.state(part) for part in self.catalog.parts(row) or [row]}
         return "ready" if states == {"ready"} else next(state for state in _WORST_FIRST if state in states)
 
+    def settings(self, model: str) -> EngineSettings:
+        """How a model would run here: engine, precision, threads and device."""
+        return self._settings(self.catalog.resolve(model))
+
     @contextmanager
     def module(self, model: str) -> Iterator[Trainable]:
         """Lease a model in its trainable form, under the same memory budget; pinned until the block ends.

@@ -86,6 +86,9 @@ class Clip(Model):
             {f"block.{i}": block for i, block in enumerate(vision.encoder.layers)},
             patch=vision.config.patch_size,
             prefix=1 if self._towers.kind == "clip" else 0,
+            mean=self._towers.processor.levels[0],
+            std=self._towers.processor.levels[1],
+            side=self._towers.processor.fixed(self.row.id)[0],
         )
 
     def probe(self) -> Callable[[], np.ndarray]:

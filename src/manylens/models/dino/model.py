@@ -91,12 +91,14 @@ class Dino(Model):
         """The whole network as a torch module; see :class:`manylens.models.base.Trainable`."""
         from manylens.models.dino import module
 
-        prepare, normalised = self._views.seen.prepare, self._views.processor.normalised
+        prepare, processor = self._views.seen.prepare, self._views.processor
         return module.trainable(
             self.files,
             self.row.id,
             self._centre,
-            lambda images: normalised(np.stack([prepare(image.array) for image in images])),
+            lambda images: processor.normalised(np.stack([prepare(image.array) for image in images])),
+            processor.levels,
+            (processor.crop or processor.exact or (views.SIDE,))[0],
         )
 
     def probe(self) -> Callable[[], np.ndarray]:

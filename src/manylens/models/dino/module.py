@@ -193,6 +193,8 @@ def trainable(
     name: str,
     centre: np.ndarray,
     preprocess: Callable[[Sequence[Image]], np.ndarray],
+    levels: tuple[tuple[float, ...], tuple[float, ...]],
+    side: int,
 ) -> Trainable:
     """The network opened for training.
 
@@ -201,6 +203,8 @@ def trainable(
         name: What to call it in an error.
         centre: What is taken from class tokens, ``(D,)``.
         preprocess: Pictures to the network's float32 ``(N, 3, H, W)``.
+        levels: Mean and deviation of each channel of pixels in 0..1.
+        side: Of the pictures that ``preprocess`` gives.
     """
     import torch
 
@@ -235,4 +239,7 @@ def trainable(
         patch=plan.patch,
         prefix=plan.prefix,
         attention=opened.attention,
+        mean=levels[0],
+        std=levels[1],
+        side=side,
     )

@@ -145,4 +145,16 @@ def trainable(path: Path, labels: Sequence[str]) -> Trainable:
     taps["features"] = net._last
     targets = ("_expand_conv", "_project_conv", "_conv_head", "_fc")
     parts = {"encoder": net, "head": net._fc}
-    return Trainable(net, parts, blocks, targets, preprocess, forward, taps, labels=tuple(labels))
+    return Trainable(
+        net,
+        parts,
+        blocks,
+        targets,
+        preprocess,
+        forward,
+        taps,
+        labels=tuple(labels),
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+        side=SIDE,
+    )

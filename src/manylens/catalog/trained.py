@@ -1,0 +1,26 @@
+"""Folders that ``manylens train`` made: a run is a name for the model in it, and a model knows its base."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+RUN, MODEL = "run.json", "model"
+_MODEL_TYPE = "manylens-adapted"
+
+
+def model_folder(folder: Path) -> Path:
+    """The folder of the model: that of a run lies in it."""
+    inner = folder / MODEL
+    return inner if (folder / RUN).is_file() and inner.is_dir() else folder
+
+
+def base_of(folder: Path) -> str | None:
+    """What the model in a folder was adapted from: an id, or a folder; None where it needs no other."""
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if values.get("model_type") == _MODEL_TYPE:
+            return str(values["base"]["id"])
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        pass  # whoever reads the config next tells what is wrong with it
+    return None

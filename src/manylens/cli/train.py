@@ -1,0 +1,147 @@
+"""``manylens train``: a model adapted to one's own pictures; ``manylens runs``: what was trained."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from manylens.cli import output
+from manylens.cli.parameters import session_for
+from manylens.errors import UserError
+
+if TYPE_CHECKING:
+    from manylens.train.run import Trained
+
+_FIGURES = 6
+
+
+def train(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the run; the model lies in it.")],
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="TASK", help="classify, segment, detect or embed.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", metavar="DATA", help="Labelled data: class folders, COCO JSON, mask PNGs, CSV, our own folder."
+        ),
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option("--images", metavar="DIR", help="Folder that the data's file names are relative to.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="ID", help="The base: a catalog id, a hub id or a folder.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="The config, as YAML or JSON; see docs/train.md.")
+    ] = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A value of the config, such as head.kind=mlp; may be repeated."
+        ),
+    ] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", metavar="NAME", help="Which way to train for it.")] = None,
+    head: Annotated[str | None, typer.Option("--head", metavar="NAME", help="What is put on the encoder.")] = None,
+    transfer: Annotated[
+        str | None,
+        typer.Option("--transfer", metavar="MODE", help="frozen, partial, gradual, lora or full: what else learns."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Times that all is shown.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Things in one step.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate of the head.")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option("--accumulate", min=1, help="Batches whose gradients make one step.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option("--patience", min=1, help="Stop after so many epochs without progress.")
+    ] = None,
+    monitor: Annotated[
+        str | None, typer.Option("--monitor", metavar="FIGURE", help="The validation figure that tells progress.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option("--precision", metavar="f32|bf16|f16", help="Of the steps.")] = None,
+    device: Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where it runs.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of every random step.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    memory_budget: Annotated[
+        str | None, typer.Option("--memory-budget", metavar="SIZE", help="Memory to stay in, such as 2GiB.")
+    ] = None,
+) -> None:
+    """Adapt a model to your own pictures: a head on a frozen encoder, LoRA, or all of it.
+
+    The folder of the run is a model: ``manylens classify x.jpg --model runs/name``. A run that was stopped goes on to
+    the same end with --resume.
+    """
+    from manylens.train.config import assignments
+    from manylens.train.run import train as trained
+
+    given: dict[str, Any] = {
+        "recipe": recipe,
+        "head.kind": head,
+        "transfer.mode": transfer,
+        "loop.epochs": epochs,
+        "loop.batch_size": batch_size,
+        "optimiser.lr": lr,
+        "optimiser.accumulate": accumulate,
+        "loop.patience": patience,
+        "loop.monitor": monitor,
+        "loop.precision": precision,
+        "loop.device": device,
+        "seed": seed,
+        "data.images": images,
+    }
+    changes = {key: value for key, value in given.items() if value is not None} | assignments(set or ())
+    with output.bar("train", quiet=json) as progress:
+        made = trained(
+            data,
+            task=task,
+            model=model,
+            out=out,
+            config=config,
+            set=changes,
+            resume=resume,
+            session=session_for({"memory_budget": memory_budget}),
+            progress=progress,
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+    if json:
+        print(jsonlib.dumps(made.to_json(), indent=1))
+    else:
+        _show(made)
+
+
+def _show(made: Trained) -> None:
+    figures = [f"{name} {value:.4g}" for name, value in made.figures.items()][:_FIGURES]
+    ended = ", stopped early" if made.stopped_early else ""
+    best = f"best was epoch {made.best_epoch + 1}: {', '.join(figures)}" if figures else "nothing to judge it by"
+    print(f"{made.folder}: {made.epochs} epochs{ended}; {best}")
+    parts = ", ".join(f"{name} {value:.1f} s" for name, value in made.seconds.items())
+    print(f"took {parts}")
+    print(f"the model: --model {made.folder}")
+
+
+def runs(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="[DIR]...", help="Runs, or folders of runs; default runs/.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """List what was trained, and compare: figures side by side, and what differs in the configs."""
+    from manylens.train.runs import found, table
+
+    rows = found(folders or [Path("runs")])
+    if not rows:
+        raise UserError(
+            f"{', '.join(map(str, folders or [Path('runs')]))}: holds no run",
+            "train one, or name the folder of your runs",
+        )
+    if json:
+        print(jsonlib.dumps([row.to_json() for row in rows], indent=1))
+        return
+    columns, lines = table(rows)
+    output.table("runs", columns, lines)

@@ -1,0 +1,308 @@
+"""``manylens.train``: a model adapted to one's own pictures, from data and config to a folder for ``--model``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from manylens.errors import ManylensError
+from manylens.models import checkpoint
+from manylens.train.config import Config, with_changes
+from manylens.train.config import read as read_config
+from manylens.train.errors import TrainError
+from manylens.train.recipes import find
+from manylens.train.record import Record
+
+if TYPE_CHECKING:
+    from manylens.data import Dataset
+    from manylens.session import Session
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training.
+
+    Attributes:
+        folder: Of the run.
+        model: Of the trained model; ``manylens.Session`` and ``--model`` take it, and the run's folder too.
+        figures: Of the validation split at the best epoch.
+        best_epoch: Its number, from 0.
+        epochs: Epochs done.
+        stopped_early: Whether patience ended it.
+        history: One row an epoch.
+        seconds: Spent on each part: ``check``, ``prepare``, ``fit``, ``save``.
+        notes: What the user should know.
+    """
+
+    folder: Path
+    model: Path
+    figures: dict[str, float]
+    best_epoch: int
+    epochs: int
+    stopped_early: bool
+    history: list[dict[str, Any]]
+    seconds: dict[str, float]
+    notes: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "folder": str(self.folder),
+            "model": str(self.model),
+            "figures": self.figures,
+            "best_epoch": self.best_epoch,
+            "epochs": self.epochs,
+            "stopped_early": self.stopped_early,
+            "seconds": self.seconds,
+            "notes": self.notes,
+        }
+
+
+def train(
+    data: Dataset | str | os.PathLike[str] | None = None,
+    *,
+    task: str | None = None,
+    model: str | None = None,
+    out: str | os.PathLike[str],
+    config: Config | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    set: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    session: Session | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Trained:
+    """Adapt a model to pictures of one's own.
+
+    Args:
+        data: A data set, or what :meth:`manylens.data.Dataset.read` reads: our folder, COCO, class folders, masks, CSV.
+        task: ``classify``, ``segment``, ``detect`` or ``embed``.
+        model: The base model: a catalog id, a hub id or a folder; default ``manylens/vit-s``.
+        out: Folder of the run: config, record, history, checkpoints, logs and the model are written there.
+        config: A :class:`Config`, its values, or a YAML or JSON file of them; see docs/train.md.
+        set: Values by dotted key that win over the config's, such as ``{"optimiser.lr": 1e-3}``.
+        resume: Go on with the run in ``out``, to the same end as if it had not been stopped.
+        session: Gives the base model; by default the one behind the package's verbs.
+        progress: Called with the share done and a line.
+        say: Called with a line that the user should read.
+
+    Returns:
+        Figures of the best epoch, and where the model lies.
+
+    Raises:
+        ManylensError: One line that names the input and the remedy.
+    """
+    chosen = _config(config, task, model, data, set)
+    notes: list[str] = []
+
+    def told(line: str) -> None:
+        notes.append(line)
+        if say is not None:
+            say(line)
+
+    from manylens.session import default_session
+    from manylens.train.extras import need
+
+    need("lightning.pytorch")
+    find(chosen.task, chosen.recipe)  # a name that is wrong is told before anything is fetched
+    dataset = _opened(data, chosen)
+    seconds: dict[str, float] = {}
+    with _clocked(seconds, "check"):
+        if chosen.data.check:
+            _checked(dataset, chosen, told)
+        used = {"name": dataset.name, "hash": dataset.fingerprint(), "records": len(dataset), "splits": dataset.splits}
+    telling = _Telling(progress or (lambda share, line: None), told, say or (lambda line: None), notes)
+    return _trained(chosen, dataset, used, Path(out), resume, session or default_session(), telling, seconds)
+
+
+@dataclass(frozen=True)
+class _Telling:
+    """Where lines go: ``note`` is also kept with the run, ``say`` is only shown."""
+
+    progress: Progress
+    note: Callable[[str], None]
+    say: Callable[[str], None]
+    notes: list[str]
+
+
+def _trained(
+    config: Config,
+    dataset: Dataset,
+    used: Mapping[str, Any],
+    out: Path,
+    resume: bool,
+    session: Session,
+    telling: _Telling,
+    seconds: dict[str, float],
+) -> Trained:
+    from manylens.train.loop.running import fit
+    from manylens.train.recipes.base import Given
+
+    name, recipe_of = find(config.task, config.recipe)
+    with session.module(config.model) as trainable:
+        base = _base(session, config.model)
+        record = Record.begin(out, config, used, base, resume)
+        try:
+            with _clocked(seconds, "prepare"):
+                given = Given(
+                    config=config,
+                    data=dataset,
+                    trainable=trainable,
+                    session=session,
+                    base=base,
+                    cache=session.store.folder.parent / "features" if session.store.folder else out / "features",
+                    settings=session.settings(config.model),
+                    progress=telling.progress,
+                    say=telling.note,
+                )
+                recipe = recipe_of(given)
+                recipe.train_source(), recipe.val_source()
+            with _clocked(seconds, "fit"):
+                fitted = fit(
+                    recipe,
+                    config,
+                    out,
+                    lr=config.optimiser.lr or float(getattr(recipe, "rate", 1e-3)),
+                    blocks=len(trainable.blocks),
+                    waits=getattr(recipe, "waits", {}),
+                    resume=resume,
+                    progress=telling.progress,
+                    say=telling.say,
+                )
+            with _clocked(seconds, "save"):
+                _saved(recipe, record.model)
+        except BaseException as error:
+            state = "failed" if isinstance(error, ManylensError) else "stopped"
+            record.save(state=state, error=str(error) or type(error).__name__, seconds=_rounded(seconds))
+            raise
+    made = Trained(
+        out,
+        record.model,
+        fitted.figures,
+        fitted.best_epoch,
+        fitted.epochs,
+        fitted.stopped_early,
+        fitted.history,
+        _rounded(seconds),
+        telling.notes,
+    )
+    record.save(
+        state="done", recipe=name, **{key: one for key, one in made.to_json().items() if key not in ("folder",)}
+    )
+    return made
+
+
+def _config(
+    config: Config | Mapping[str, Any] | str | os.PathLike[str] | None,
+    task: str | None,
+    model: str | None,
+    data: Any,
+    changes: Mapping[str, Any] | None,
+) -> Config:
+    if isinstance(config, Config):
+        values: Mapping[str, Any] = config.to_json()
+    elif config is None or isinstance(config, Mapping):
+        values = config or {}
+    else:
+        values = read_config(Path(config))
+    given: dict[str, Any] = {"task": task, "model": model}
+    if isinstance(data, str | os.PathLike):
+        given["data.source"] = os.fspath(data)
+    made = with_changes(values, {key: one for key, one in given.items() if one is not None})
+    return Config.of(with_changes(made, changes or {}))
+
+
+def _opened(data: Any, config: Config) -> Dataset:
+    """The data set with the splits that the config names; a validation split is held out where there is none."""
+    from manylens.data import Dataset
+
+    section = config.data
+    if isinstance(data, Dataset):
+        found = data
+    elif section.source:
+        found = Dataset.read(section.source, images=section.images, format=section.format)
+    else:
+        raise TrainError("data: none is given", "give labelled pictures with --data")
+    named = [name for name in found.splits if name]
+    if section.train not in named:
+        if section.train != "train":
+            there = f"there are {', '.join(named)}" if named else "the data has no splits"
+            raise TrainError(f"data.train {section.train!r}: there is no such split", there)
+        if "val" in named or "test" in named:
+            raise TrainError(
+                f"{found.name}: has splits {', '.join(named)}, but none to train on",
+                "name it with --set data.train=NAME",
+            )
+        return _held_out(found, config)
+    if section.val in named or not section.holdout:
+        return found
+    return _held_out(found.select(split=section.train), config)
+
+
+def _held_out(found: Dataset, config: Config) -> Dataset:
+    section = config.data
+    if not section.holdout:
+        return found.split({section.train: 1.0})
+    stratify = section.stratify
+    if stratify is None:
+        stratify = {"classify": "label"}.get(config.task, "")
+        if stratify and len({one for one in found.values(stratify) if one}) < 2:
+            stratify = ""
+    shares = {section.train: 1 - section.holdout, section.val: section.holdout}
+    return found.split(shares, stratify=stratify or None, group=section.group, seed=config.seed)
+
+
+def _checked(dataset: Dataset, config: Config, say: Callable[[str], None]) -> None:
+    """Look over the data before anything is trained on it."""
+
+
+def _base(session: Session, model: str) -> dict[str, str]:
+    """What the run has to know of its base model."""
+    row = session.catalog.resolve(model)
+    if not row.family:
+        row = session.weights.identify(row)
+    files = session.weights.ensure(row)
+    named = str(Path(model).expanduser().resolve()) if row.folder is not None else row.id
+    return {
+        "id": named,
+        "weights": checkpoint.weights_id(row, files),
+        "licence": row.licence,
+        "licence_note": row.licence_note,
+    }
+
+
+def _saved(recipe: Any, folder: Path) -> None:
+    """Write the model beside where it shall be, and put it there whole."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        recipe.save(part)
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+class _clocked:  # noqa: N801 - used as a statement
+    """Seconds of a part, added to what it took before."""
+
+    def __init__(self, seconds: dict[str, float], name: str) -> None:
+        self._seconds, self._name = seconds, name
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self._seconds[self._name] = self._seconds.get(self._name, 0.0) + time.perf_counter() - self._start
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(one, 3) for name, one in seconds.items()}

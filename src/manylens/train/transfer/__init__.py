@@ -1,0 +1,1 @@
+"""How much of a base model learns: freezing, LoRA, stochastic depth, batch norms."""
