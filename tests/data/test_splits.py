@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manylens.data import DataError, Dataset
+from manylens.data import Annotation, DataError, Dataset
 from manylens.data.splits import assigned
-from tests.data.helpers import records
+from tests.data.helpers import record, records
 
 SHARES = [{"a": 1.0}, {"a": 0.8, "b": 0.2}, {"a": 0.7, "b": 0.15, "c": 0.15}, {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4}]
 shares = st.sampled_from(SHARES)
@@ -115,10 +115,133 @@ def test_a_data_set_splits_as_a_view():
     [
         ({"stratify": "nope"}, "column 'nope': there is none; the columns are id, split"),
         ({"group": "nope"}, "column 'nope': there is none"),
-        ({"stratify": "captions"}, "no record has one value"),
+        ({"stratify": "captions"}, "61 different values among 60 records"),
+        ({"stratify": "empty"}, "'empty': no record has a value there"),
         ({"stratify": "id"}, "60 different values among 60 records"),
     ],
 )
 def test_columns_that_sort_nothing(options, said):
+    held = [replace(one, columns={**one.columns, "empty": ""}) for one in records(60)]
     with pytest.raises(DataError, match=said):
-        Dataset.of(records(60)).split({"a": 0.5, "b": 0.5}, **options)
+        Dataset.of(held).split({"a": 0.5, "b": 0.5}, **options)
+
+
+def test_annotations_without_categories_sort_nothing():
+    held = [replace(one, annotations=(Annotation(f"a{i}"),)) for i, one in enumerate(records(8))]
+    with pytest.raises(DataError, match="stratify 'annotations': no annotation has a category"):
+        Dataset.of(held).split({"a": 0.5, "b": 0.5}, stratify="annotations")
+
+
+def test_categories_of_each_record_are_those_that_are_judged():
+    def of(id, *names, ignore=()):
+        found = [Annotation(f"{id}{i}", name, ignore=name in ignore) for i, name in enumerate(names)]
+        return replace(record(0), id=id, annotations=tuple(found))
+
+    ds = Dataset.of([of("p", "cat", "dog", "cat"), of("q"), of("r", "dog", "", "cow", ignore=["dog"])])
+    assert ds.categories_of() == [{"cat", "dog"}, frozenset(), {"cow"}]
+    assert ds.select(ids=["r"]).categories_of() == [{"cow"}]
+
+
+def test_pictures_split_by_the_categories_of_their_instances():
+    rng = np.random.default_rng(1)
+    names = ["common", "often", "seldom", "rare"]
+    pictures = []
+    for i in range(400):
+        held = [name for name, share in zip(names, [0.9, 0.4, 0.1, 0.0125], strict=True) if rng.random() < share]
+        found = tuple(Annotation(f"{i}-{k}", name) for k, name in enumerate(held * 2))
+        pictures.append(replace(record(i), annotations=found, columns={"scene": f"s{i // 2}"}))
+    ds = Dataset.of(pictures)
+    made = ds.split({"train": 0.75, "val": 0.25}, stratify="annotations")
+    held = Counter(name for one in made for name in {a.category for a in one.annotations})
+    in_val = Counter(name for one in made.select(split="val") for name in {a.category for a in one.annotations})
+    for name, count in held.items():
+        assert abs(in_val[name] - count / 4) < 2, name
+    assert abs(made.splits["val"] - 100) <= 2
+    grouped = ds.split({"train": 0.75, "val": 0.25}, stratify="annotations", group="scene")
+    of = {}
+    for one in grouped:
+        of.setdefault(one.columns["scene"], set()).add(one.split)
+    assert all(len(splits) == 1 for splits in of.values())
+    in_val = Counter(name for one in grouped.select(split="val") for name in {a.category for a in one.annotations})
+    for name, count in held.items():
+        assert abs(in_val[name] - count / 4) < 4, name
+
+
+sets = st.lists(st.sets(st.integers(0, 5)), min_size=1, max_size=80)
+
+
+@given(shares, sets, st.integers(0, 5), st.randoms())
+@settings(max_examples=60)
+def test_classes_of_records_are_dealt_out_whatever_their_order(fractions, held, seed, random):
+    rows = [(f"i{i}", classes, i // 3) for i, classes in enumerate(held)]
+
+    def split(rows, **options):
+        ids, strata, groups = zip(*rows, strict=True)
+        groups = groups if options else None
+        return dict(zip(ids, assigned(ids, fractions, strata=strata, groups=groups, seed=seed).tolist(), strict=True))
+
+    shuffled = [(id, sorted(classes, key=lambda one: random.random()), group) for id, classes, group in rows]
+    random.shuffle(shuffled)
+    assert split(shuffled) == split(rows)
+    grouped = split(rows, groups=True)
+    assert grouped == split(shuffled, groups=True)
+    assert all(len({grouped[id] for id, _, group in rows if group == one}) == 1 for one in range(len(rows) // 3))
+    assert set(grouped.values()) <= set(range(len(fractions)))
+
+
+@given(shares, names, st.integers(0, 5))
+@settings(max_examples=60)
+def test_of_one_class_each_every_class_meets_its_share(fractions, classes, seed):
+    ids = [f"i{i}" for i in range(len(classes))]
+    codes = assigned(ids, fractions, strata=[[] if one is None else [one] for one in classes], seed=seed)
+    counts = Counter(zip(classes, codes.tolist(), strict=True))
+    for name, size in Counter(classes).items():
+        for number, share in enumerate(fractions.values()):
+            assert abs(counts[name, number] - share * size) <= 1 + 1e-6
+
+
+def test_iterative_stratification_beats_chance_where_classes_overlap():
+    def off(codes):
+        return max(abs(np.mean(codes[[k in one for one in held]] == 0) - 0.8) for k in range(12))
+
+    rng = np.random.default_rng(0)
+    held = [set(np.flatnonzero(rng.random(12) < 0.5 ** np.arange(1, 13) * 3).tolist()) for _ in range(1500)]
+    held[:12] = [{k} for k in range(12)]
+    ids = [str(i) for i in range(len(held))]
+    found = assigned(ids, {"train": 0.8, "val": 0.2}, strata=held)
+    by_chance = assigned(ids, {"train": 0.8, "val": 0.2})
+    sizes = [sum(k in one for one in held) for k in range(12)]
+    for k, size in enumerate(sizes):
+        got = np.sum(found[[k in one for one in held]] == 1)
+        assert abs(got - 0.2 * size) <= max(1.5, 0.01 * size), k
+    assert abs(np.mean(found == 0) - 0.8) < 0.005
+    assert off(found) < off(by_chance)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("fractions", SHARES[:3])
+def test_many_small_classes_do_not_all_go_to_the_largest_split(fractions, size):
+    held = [[f"c{i // size}"] for i in range(300)]
+    codes = assigned([f"i{i}" for i in range(300)], fractions, strata=held)
+    assert np.abs(np.bincount(codes, minlength=len(fractions)) - 300 * np.array([*fractions.values()])).max() <= 1
+
+
+def test_the_only_record_of_a_class_goes_to_the_largest_split_and_the_others_make_up_for_it():
+    held = [[f"c{max(0, i - 90)}"] for i in range(100)]  # 91 of one class, nine of one record each
+    held[0] = []
+    codes = assigned([f"i{i}" for i in range(100)], {"val": 0.25, "train": 0.75}, strata=held)
+    assert codes[91:].tolist() == [1] * 9
+    assert np.bincount(codes[1:91]).tolist() == [23, 67]  # 22.5 of them were to go to val
+
+
+def test_a_split_that_is_owed_much_gets_no_more_of_a_class_than_its_share():
+    held = [[f"c{i}"] for i in range(10)] + [["x"]] * 3  # the first ten go to train, so test is owed three of them
+    codes = assigned([f"i{i}" for i in range(13)], {"train": 0.6, "test": 0.3, "val": 0.1}, strata=held)
+    assert sorted(codes[10:].tolist()) == [0, 1, 2]
+
+
+def test_a_split_by_classes_is_for_ever():
+    held = [["a"], ["a", "b"], [], ["b"], ["c", "a"], ["a"], ["b", "c"], [], ["a"], ["c"], ["a"], ["b"]]
+    codes = assigned([f"i{i}" for i in range(12)], {"a": 0.5, "b": 0.5}, strata=held)
+    # Written down once: a later version must not move records between training and testing.
+    assert "".join(map(str, codes)) == "100110010011"

@@ -139,7 +139,11 @@ def split(
     ],
     stratify: Annotated[
         str | None,
-        typer.Option("--stratify", metavar="COLUMN", help="A class that each split gets its share of, such as label."),
+        typer.Option(
+            "--stratify",
+            metavar="COLUMN",
+            help="A class that each split gets its share of: label, annotations, a column.",
+        ),
     ] = None,
     group: Annotated[
         str | None,

@@ -14,13 +14,16 @@ from manylens.cli.parameters import session_for
 from manylens.errors import UserError
 
 if TYPE_CHECKING:
+    from manylens.train.ablate import Ablation
     from manylens.train.run import Trained
 
 _FIGURES = 6
 
 
 def train(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the run; the model lies in it.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the run; the model lies in it.")
+    ] = Path("runs/latest"),
     task: Annotated[
         str | None, typer.Option("--task", metavar="TASK", help="classify, segment, detect or embed.")
     ] = None,
@@ -66,6 +69,20 @@ def train(
     precision: Annotated[str | None, typer.Option("--precision", metavar="f32|bf16|f16", help="Of the steps.")] = None,
     device: Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where it runs.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of every random step.")] = None,
+    ablate: Annotated[
+        str | None,
+        typer.Option("--ablate", metavar="NAME,...", help="Train with each switch, such as weighted_loss,smote, too."),
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each variant of --ablate.")] = 5,
+    search: Annotated[
+        bool, typer.Option("--search", help="Search the space that the config gives, instead of one training.")
+    ] = False,
+    lr_find: Annotated[
+        bool, typer.Option("--lr-find", help="Only find a learning rate: where the loss falls fastest.")
+    ] = False,
+    find_batch_size: Annotated[
+        bool, typer.Option("--find-batch-size", help="Only find a batch size that is fast and fits in memory.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
     memory_budget: Annotated[
@@ -78,8 +95,12 @@ def train(
     the same end with --resume.
     """
     from manylens.train.config import assignments
-    from manylens.train.run import train as trained
+    from manylens.train.run import Job
 
+    only = [name for name, on in (("--ablate", ablate), ("--search", search), ("--lr-find", lr_find)) if on]
+    only += ["--find-batch-size"] if find_batch_size else []
+    if len(only) > 1:
+        raise UserError(f"{' and '.join(only)}: cannot be had at once", "give one of them")
     given: dict[str, Any] = {
         "recipe": recipe,
         "head.kind": head,
@@ -97,22 +118,56 @@ def train(
     }
     changes = {key: value for key, value in given.items() if value is not None} | assignments(set or ())
     with output.bar("train", quiet=json) as progress:
-        made = trained(
+        session = session_for({"memory_budget": memory_budget})
+        job = Job.of(
             data,
             task=task,
             model=model,
-            out=out,
             config=config,
             set=changes,
-            resume=resume,
-            session=session_for({"memory_budget": memory_budget}),
+            session=session,
             progress=progress,
             say=lambda line: print(line, file=sys.stderr, flush=True),
         )
+        made: Any
+        if ablate:
+            from manylens.train.ablate import ablate as ablated
+
+            made = ablated(job, [name.strip() for name in ablate.split(",") if name.strip()], out, seeds)
+        elif search:
+            from manylens.train.search import search as searched
+
+            made = searched(job, out)
+        elif lr_find or find_batch_size:
+            from manylens.train import finding
+
+            budget = session.residency.budget_bytes
+            made = finding.find_rate(job) if lr_find else finding.find_batch_size(job, budget)
+        else:
+            made = job.train(out, resume)
     if json:
         print(jsonlib.dumps(made.to_json(), indent=1))
+    elif ablate:
+        _show_ablation(made, out)
+    elif search:
+        name, value = made.figure
+        print(f"best {name} {value:.4g} with {', '.join(f'{key}={one}' for key, one in made.best.items())}")
+        print(f"its config: --config {made.config}; its model: --model {made.folder}")
+    elif lr_find:
+        print(f"learning rate {made.suggestion:.2g}: --lr {made.suggestion:.2g}")
+    elif find_batch_size:
+        output.table("batch size", ["size", "a second", "MiB"], [[str(one) for one in row] for row in made.rows])
+        print(f"--batch-size {made.suggestion} ({made.ended})")
     else:
         _show(made)
+
+
+def _show_ablation(made: Ablation, out: Path) -> None:
+    for figure in ("balanced_accuracy", "worst_recall", "accuracy"):
+        if all(figure in values for values in made.figures.values()):
+            title = f"{figure}, {len(made.seeds)} seeds, 95 % intervals"
+            output.table(title, ["variant", figure, "difference from baseline"], made.rows(figure))
+    print(f"all figures: {out / 'ablation.json'}")
 
 
 def _show(made: Trained) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ from manylens.data.tables import Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+ANNOTATIONS = "annotations"
+"""What :meth:`Dataset.split` calls the categories of a record's annotations."""
 
 _FIELDS = ("id", "split", "label", "width", "height", "file")
 
@@ -178,6 +182,15 @@ class Dataset:
         values: list[Any] = self.column(column).to_pylist()
         return values
 
+    def categories_of(self) -> list[frozenset[str]]:
+        """Names of the categories of each record's annotations; those that are not judged (``ignore``) do not count."""
+        rows = self._rows()
+        counts = self._store.offsets[rows + 1] - self._store.offsets[rows]
+        named = self.annotation_column("category").to_pylist()
+        ignored = self.annotation_column("ignore").to_pylist()
+        pairs = iter(zip(named, ignored, strict=True))
+        return [frozenset(name for name, ignore in islice(pairs, n) if name and not ignore) for n in counts.tolist()]
+
     def select(
         self,
         *,
@@ -222,16 +235,15 @@ class Dataset:
 
         Args:
             fractions: Share of each split, such as ``{"train": 0.8, "val": 0.2}``; they sum to 1.
-            stratify: Column of classes, such as ``label``, of which each split gets its share.
+            stratify: Column of classes, such as ``label``, of which each split gets its share; a column of lists holds
+                several classes a record. ``annotations`` stands for the categories of a record's annotations.
             group: Column of what must not be parted, such as ``patient``.
             seed: Another seed is another split; the order of rows does not matter.
 
         Raises:
             DataError: There is no such column, or it holds no classes; the shares do not sum to 1.
         """
-        strata = None if stratify is None else self.values(stratify)
-        if stratify is not None and strata is not None:
-            check_strata(stratify, strata)
+        strata = None if stratify is None else self._strata(stratify)
         groups = None if group is None else self.values(group)
         codes = assigned(self.values("id"), fractions, strata=strata, groups=groups, seed=seed)
         return self._like(self._view, Splits(tuple(fractions), codes))
@@ -325,6 +337,16 @@ class Dataset:
         selection.known(name, (*store.ANNOTATION_FIELDS, *self.annotation_columns))
         column = self._store.annotation_column(name)
         return column if self._view is None else column.take(pa.array(self._store.annotation_rows(self._view)))
+
+    def _strata(self, stratify: str) -> list[Any]:
+        if stratify == ANNOTATIONS and ANNOTATIONS not in self.columns:
+            held: list[Any] = self.categories_of()
+            if not any(held):
+                raise DataError(f"stratify {stratify!r}: no annotation has a category", "name a column of classes")
+            return held
+        values = self.values(stratify)
+        check_strata(stratify, values)
+        return values
 
     def _viewed(self, kept: Rows) -> Dataset:
         splits = None if self._splits is None else Splits(self._splits.names, self._splits.codes[kept])

@@ -35,6 +35,7 @@ class DataSection(_Section):
         target: Pictures without labels of the place where the model shall work, for domain adaptation.
         check: Whether the data is looked over before the training.
         strict: Whether what the check warns of is an error.
+        allow: Kinds of findings that would stop the training and that you take for warnings, such as ``one-example``.
     """
 
     source: str = ""
@@ -48,6 +49,7 @@ class DataSection(_Section):
     target: str | None = None
     check: bool = True
     strict: bool = False
+    allow: tuple[str, ...] = ()
 
 
 class HeadSection(_Section):

@@ -110,6 +110,11 @@ class Record:
         made.save()
         return made
 
+    def write_check(self, report: Mapping[str, Any]) -> None:
+        """Keep what the check of the data found, as ``check.json``."""
+        with replacing(self.folder / "check.json") as file:
+            file.write(json.dumps(report, indent=1, ensure_ascii=False, default=str).encode())
+
     def save(self, **more: Any) -> None:
         """Write ``run.json`` with more values.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from manylens.train.record import Record
 if TYPE_CHECKING:
     from manylens.data import Dataset
     from manylens.session import Session
+    from manylens.train.recipes.base import Recipe
 
 Progress = Callable[[float, str], None]
 
@@ -98,104 +100,173 @@ def train(
     Raises:
         ManylensError: One line that names the input and the remedy.
     """
-    chosen = _config(config, task, model, data, set)
-    notes: list[str] = []
-
-    def told(line: str) -> None:
-        notes.append(line)
-        if say is not None:
-            say(line)
-
-    from manylens.session import default_session
-    from manylens.train.extras import need
-
-    need("lightning.pytorch")
-    find(chosen.task, chosen.recipe)  # a name that is wrong is told before anything is fetched
-    dataset = _opened(data, chosen)
-    seconds: dict[str, float] = {}
-    with _clocked(seconds, "check"):
-        if chosen.data.check:
-            _checked(dataset, chosen, told)
-        used = {"name": dataset.name, "hash": dataset.fingerprint(), "records": len(dataset), "splits": dataset.splits}
-    telling = _Telling(progress or (lambda share, line: None), told, say or (lambda line: None), notes)
-    return _trained(chosen, dataset, used, Path(out), resume, session or default_session(), telling, seconds)
+    job = Job.of(data, config=config, task=task, model=model, set=set, session=session, progress=progress, say=say)
+    return job.train(Path(out), resume)
 
 
-@dataclass(frozen=True)
-class _Telling:
-    """Where lines go: ``note`` is also kept with the run, ``say`` is only shown."""
+@dataclass
+class Job:
+    """A training before it runs: config and data, checked.
 
+    Attributes:
+        config: Validated.
+        dataset: With the splits that the config names.
+        used: About the data: name, hash, counts.
+        session: Gives the base model.
+        progress: Told how far it is.
+        say: Told lines that the user should read.
+        report: What the check of the data found, as plain values.
+        notes: Lines that are kept with the run.
+        seconds: Spent so far, by part.
+    """
+
+    config: Config
+    dataset: Dataset
+    used: Mapping[str, Any]
+    session: Session
     progress: Progress
-    note: Callable[[str], None]
     say: Callable[[str], None]
-    notes: list[str]
+    report: Mapping[str, Any]
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls,
+        data: Dataset | str | os.PathLike[str] | None,
+        *,
+        config: Config | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        task: str | None = None,
+        model: str | None = None,
+        set: Mapping[str, Any] | None = None,
+        session: Session | None = None,
+        progress: Progress | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> Job:
+        """Validate the config, open the data and look it over. Arguments as of :func:`train`."""
+        from manylens.session import default_session
+        from manylens.train.extras import need
 
-def _trained(
-    config: Config,
-    dataset: Dataset,
-    used: Mapping[str, Any],
-    out: Path,
-    resume: bool,
-    session: Session,
-    telling: _Telling,
-    seconds: dict[str, float],
-) -> Trained:
-    from manylens.train.loop.running import fit
-    from manylens.train.recipes.base import Given
+        chosen = _config(config, task, model, data, set)
+        need("lightning.pytorch")
+        find(chosen.task, chosen.recipe)  # a name that is wrong is told before anything is fetched
+        quiet: Callable[..., None] = lambda *words: None  # noqa: E731
+        made = cls(chosen, _opened(data, chosen), {}, session or default_session(), progress or quiet, say or quiet, {})
+        with _clocked(made.seconds, "check"):
+            if chosen.data.check:
+                made._check()
+            found = made.dataset
+            made.used = {
+                "name": found.name, "hash": found.fingerprint(), "records": len(found), "splits": dict(found.splits)
+            }  # fmt: skip
+        return made
 
-    name, recipe_of = find(config.task, config.recipe)
-    with session.module(config.model) as trainable:
-        base = _base(session, config.model)
-        record = Record.begin(out, config, used, base, resume)
-        try:
-            with _clocked(seconds, "prepare"):
-                given = Given(
-                    config=config,
-                    data=dataset,
-                    trainable=trainable,
-                    session=session,
-                    base=base,
-                    cache=session.store.folder.parent / "features" if session.store.folder else out / "features",
-                    settings=session.settings(config.model),
-                    progress=telling.progress,
-                    say=telling.note,
-                )
-                recipe = recipe_of(given)
-                recipe.train_source(), recipe.val_source()
-            with _clocked(seconds, "fit"):
+    def changed(self, changes: Mapping[str, Any]) -> Job:
+        """The same data with other values of the config, which do not touch the data."""
+        config = self.config.changed(changes)
+        return replace(self, config=config, notes=list(self.notes), seconds=dict(self.seconds))
+
+    def note(self, line: str) -> None:
+        """Say a line and keep it with the run."""
+        self.notes.append(line)
+        self.say(line)
+
+    def train(self, out: Path, resume: bool = False, callbacks: Sequence[Any] = ()) -> Trained:
+        """Run it; see :func:`train`.
+
+        Args:
+            out: Folder of the run.
+            resume: Go on with the run there.
+            callbacks: More of Lightning's.
+        """
+        from manylens.train.loop.running import fit
+
+        config = self.config
+        with self.opened(out, resume) as (record, recipe, blocks):
+            with _clocked(self.seconds, "fit"):
                 fitted = fit(
                     recipe,
                     config,
                     out,
                     lr=config.optimiser.lr or float(getattr(recipe, "rate", 1e-3)),
-                    blocks=len(trainable.blocks),
+                    blocks=blocks,
                     waits=getattr(recipe, "waits", {}),
                     resume=resume,
-                    progress=telling.progress,
-                    say=telling.say,
+                    progress=self.progress,
+                    say=self.say,
+                    callbacks=callbacks,
                 )
-            with _clocked(seconds, "save"):
+            with _clocked(self.seconds, "save"):
                 _saved(recipe, record.model)
-        except BaseException as error:
-            state = "failed" if isinstance(error, ManylensError) else "stopped"
-            record.save(state=state, error=str(error) or type(error).__name__, seconds=_rounded(seconds))
-            raise
-    made = Trained(
-        out,
-        record.model,
-        fitted.figures,
-        fitted.best_epoch,
-        fitted.epochs,
-        fitted.stopped_early,
-        fitted.history,
-        _rounded(seconds),
-        telling.notes,
-    )
-    record.save(
-        state="done", recipe=name, **{key: one for key, one in made.to_json().items() if key not in ("folder",)}
-    )
-    return made
+            made = Trained(
+                out,
+                record.model,
+                fitted.figures,
+                fitted.best_epoch,
+                fitted.epochs,
+                fitted.stopped_early,
+                fitted.history,
+                {name: round(one, 3) for name, one in self.seconds.items()},
+                self.notes,
+            )
+            record.save(state="done", recipe=recipe.name, **made.to_json())
+        return made
+
+    @contextmanager
+    def opened(self, out: Path, resume: bool) -> Iterator[tuple[Record, Recipe, int]]:
+        """The run's record, its recipe with all it learns from prepared, and the number of the encoder's blocks."""
+        from manylens.train.recipes.base import Given
+
+        config, session = self.config, self.session
+        _, recipe_of = find(config.task, config.recipe)
+        with session.module(config.model) as trainable:
+            base = _base(session, config.model)
+            record = Record.begin(out, config, self.used, base, resume)
+            if self.report:
+                record.write_check(self.report)
+            try:
+                with _clocked(self.seconds, "prepare"):
+                    folder = session.store.folder
+                    given = Given(
+                        config=config,
+                        data=self.dataset,
+                        trainable=trainable,
+                        session=session,
+                        base=base,
+                        cache=folder.parent / "features" if folder else out / "features",
+                        settings=session.settings(config.model),
+                        progress=self.progress,
+                        say=self.note,
+                    )
+                    recipe = recipe_of(given)
+                    recipe.train_source(), recipe.val_source()
+                yield record, recipe, len(trainable.blocks)
+            except BaseException as error:
+                state = "failed" if isinstance(error, ManylensError) else "stopped"
+                record.save(state=state, error=str(error) or type(error).__name__)
+                raise
+
+    def _check(self) -> None:
+        """Look over the data before anything is trained on it; what cannot be used is left out."""
+        from manylens.train.check import check
+
+        section = self.config.data
+        report = check(
+            self.dataset,
+            task=self.config.task,
+            train=section.train,
+            side=self.config.side,
+            group=section.group,
+            allow=section.allow,
+            progress=self.progress,
+        )
+        report.stop(strict=section.strict)
+        for finding in report.warnings:
+            self.note(f"data: {finding.line}")
+        self.report = report.to_json()
+        if report.left_out:
+            lost = {*report.left_out}
+            self.dataset = self.dataset.select(ids=[one for one in self.dataset.values("id") if one not in lost])
 
 
 def _config(
@@ -258,10 +329,6 @@ def _held_out(found: Dataset, config: Config) -> Dataset:
     return found.split(shares, stratify=stratify or None, group=section.group, seed=config.seed)
 
 
-def _checked(dataset: Dataset, config: Config, say: Callable[[str], None]) -> None:
-    """Look over the data before anything is trained on it."""
-
-
 def _base(session: Session, model: str) -> dict[str, str]:
     """What the run has to know of its base model."""
     row = session.catalog.resolve(model)
@@ -302,7 +369,3 @@ class _clocked:  # noqa: N801 - used as a statement
 
     def __exit__(self, *error: object) -> None:
         self._seconds[self._name] = self._seconds.get(self._name, 0.0) + time.perf_counter() - self._start
-
-
-def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(one, 3) for name, one in seconds.items()}

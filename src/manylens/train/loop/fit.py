@@ -38,7 +38,7 @@ class Fit(pl.LightningModule):
         self._sums: dict[str, Tensor] = {}
         self._count = 0
         self.plateau = schedules.Plateau(config.schedule, config.loop.mode or recipe.mode)
-        self._frozen = {name for name, one in self.network.named_parameters() if not one.requires_grad}
+        self._frozen = recipe.frozen()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Fit:
         """A copy of the weights for their moving average; the recipe, which holds the data, is the same."""
@@ -74,8 +74,13 @@ class Fit(pl.LightningModule):
         return losses["loss"]
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Let the recipe cancel gradients."""
-        self._recipe.before_step(self._step())
+        """Let the recipe cancel gradients, and say what decays."""
+        step = self._step()
+        self._recipe.before_step(step)
+        decay = self._recipe.weight_decay(step)
+        if decay is not None:
+            for group in optimizer.param_groups:
+                group["weight_decay"] = decay if group["weight_decay"] else 0.0
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and let the recipe move what follows the weights."""

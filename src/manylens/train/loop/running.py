@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,7 @@ def fit(
     resume: bool,
     progress: Callable[[float, str], None],
     say: Callable[[str], None],
+    callbacks: Sequence[pl.Callback] = (),
 ) -> Fitted:
     """Train to the end, or to where patience ends it; weights of the best epoch are then in the recipe.
 
@@ -75,6 +76,7 @@ def fit(
         resume: Go on from the last checkpoint, where there is one.
         progress: Told how far it is.
         say: Told a line an epoch.
+        callbacks: More of Lightning's.
 
     Raises:
         DivergedError: The loss is no number any more.
@@ -91,22 +93,22 @@ def fit(
     common: dict[str, Any] = {"dirpath": places, "enable_version_counter": False, "save_on_train_epoch_end": True}
     best = ModelCheckpoint(filename="best", monitor=f"val/{monitor}", mode=mode, **common)
     last = ModelCheckpoint(filename="last", save_top_k=1, **common)
-    callbacks: list[pl.Callback] = [PlateauSteps(f"val/{monitor}"), history, Progress(progress)]
+    going = [PlateauSteps(f"val/{monitor}"), history, Progress(progress), *callbacks]
     if waits:
-        callbacks.append(GradualUnfreezing(waits))
+        going.append(GradualUnfreezing(waits))
     if config.regularise.ema:
-        callbacks.append(EMAWeightAveraging(decay=config.regularise.ema))
+        going.append(EMAWeightAveraging(decay=config.regularise.ema))
     stopping = None
     if val is not None:
         if config.loop.patience:
             stopping = EarlyStopping(
                 f"val/{monitor}", mode=mode, patience=config.loop.patience, check_on_train_epoch_end=True
             )
-            callbacks.append(stopping)
-        callbacks.append(best)
-    callbacks.append(last)
+            going.append(stopping)
+        going.append(best)
+    going.append(last)
     with _quiet():
-        trainer = _trainer(config, folder, callbacks)
+        trainer = _trainer(config, folder, going)
         rank, world = trainer.global_rank, trainer.world_size
         size, seed = config.loop.batch_size, config.seed
         workers, pinned = config.loop.workers, trainer.strategy.root_device.type == "cuda"

@@ -168,6 +168,14 @@ class Recipe(ABC):
         """All that is trained, by name."""
         return [(name, one) for name, one in self.network.named_parameters() if one.requires_grad]
 
+    def weight_decay(self, step: Step) -> float | None:
+        """What decays at a step, of all that decays; None for what the config says."""
+        return None
+
+    def frozen(self) -> set[str]:
+        """Names of parameters of the network that never change, and that no checkpoint needs."""
+        return {name for name, one in self.network.named_parameters() if not one.requires_grad}
+
     def depth(self, name: str) -> int | None:
         """For layer-wise rates: the number of the encoder block that a parameter of this name belongs to.
 

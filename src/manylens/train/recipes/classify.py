@@ -35,7 +35,7 @@ class Classify(OnEncoder):
     heads: ClassVar[tuple[str, ...]] = ("linear", "mlp", "attentive")
     monitor = "balanced_accuracy"
     mode = "max"
-    judges = ("accuracy", "balanced_accuracy", "f1", "loss")
+    judges = ("accuracy", "balanced_accuracy", "worst_recall", "f1", "loss")
 
     def __init__(self, given: Given) -> None:
         train = given.of(given.config.data.train)
@@ -56,6 +56,7 @@ class Classify(OnEncoder):
         self.criterion = losses.build(config.imbalance.loss, counts, **{**usual, **config.imbalance.loss_options})
         self._views = Views.of(config, self._train.ids, self._train.numbers, counts)
         self._sources: dict[str, Source] = {}
+        self._judged_classes = np.unique(self._val.numbers) if self._val is not None else np.arange(len(self.labels))
         self._metrics = _metrics(len(self.labels))
 
     def head_options(self) -> dict[str, Any]:
@@ -122,10 +123,11 @@ class Classify(OnEncoder):
                 metric.update(logits.softmax(dim=1), target)
 
     def figures(self) -> dict[str, float]:
-        """Accuracy, balanced accuracy, macro F1 and the loss."""
+        """Accuracy, balanced accuracy (mean recall), the recall of the worst class, macro F1 and the loss."""
         found = {}
         for name, metric in self._metrics.items():
-            found[name] = float(metric.compute())
+            value = metric.compute()
+            found[name] = float(value[self._judged_classes].min() if name == "worst_recall" else value)
             metric.reset()
         return found
 
@@ -293,6 +295,7 @@ def _metrics(classes: int) -> dict[str, Any]:
     return {
         "accuracy": found.Accuracy(**of, average="micro"),
         "balanced_accuracy": found.Accuracy(**of, average="macro"),
+        "worst_recall": found.Recall(**of, average=None),
         "f1": found.F1Score(**of, average="macro"),
         "loss": found.MeanMetric(),
     }
