@@ -33,6 +33,7 @@ class DataSection(_Section):
             picture's instances), any column; by default what fits the task. Empty for none.
         group: Column of what must not be parted, such as ``patient``.
         target: Pictures without labels of the place where the model shall work, for domain adaptation.
+        target_format: Of the target; ``folders`` takes a folder of pictures.
         check: Whether the data is looked over before the training.
         strict: Whether what the check warns of is an error.
         allow: Kinds of findings that would stop the training and that you take for warnings, such as ``one-example``.
@@ -47,6 +48,7 @@ class DataSection(_Section):
     stratify: str | None = None
     group: str | None = None
     target: str | None = None
+    target_format: str | None = "folders"
     check: bool = True
     strict: bool = False
     allow: tuple[str, ...] = ()
@@ -218,12 +220,13 @@ class DomainSection(_Section):
     """Adapting to ``data.target``, whose pictures have no labels.
 
     Attributes:
-        kind: ``adabn``, ``coral``, ``dann``, ``self-training``; empty for none.
+        kind: ``coral``, ``dann`` and ``self-training`` while it trains, ``adabn`` and ``tent`` (test-time adaptation)
+            once it is over; empty for none.
         weight: Of its loss beside the task's.
         confidence: From which a pseudo-label counts.
     """
 
-    kind: Literal["", "adabn", "coral", "dann", "self-training"] = ""
+    kind: Literal["", "adabn", "coral", "dann", "self-training", "tent"] = ""
     weight: float = Field(default=1.0, gt=0)
     confidence: float = Field(default=0.9, gt=0, lt=1)
 

@@ -17,6 +17,7 @@ from manylens.runtime.machine import library_version
 from manylens.runtime.paths import replacing
 from manylens.train.config import Config, differences, read, write
 from manylens.train.errors import TrainError
+from manylens.train.processes import processes
 from manylens.version import __version__
 
 CONFIG = "config.yaml"
@@ -43,6 +44,7 @@ class Record:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.values: dict[str, Any] = {}
+        self.writes = processes().first
 
     @property
     def model(self) -> Path:
@@ -67,6 +69,8 @@ class Record:
             OutputError: The folder cannot be made.
         """
         made = cls(folder)
+        if not made.writes:  # the first process looks and writes
+            return made
         if (folder / RUN).is_file():
             made.values = json.loads((folder / RUN).read_text(encoding="utf-8"))
             if not resume:
@@ -112,6 +116,8 @@ class Record:
 
     def write_check(self, report: Mapping[str, Any]) -> None:
         """Keep what the check of the data found, as ``check.json``."""
+        if not self.writes:
+            return
         with replacing(self.folder / "check.json") as file:
             file.write(json.dumps(report, indent=1, ensure_ascii=False, default=str).encode())
 
@@ -122,6 +128,8 @@ class Record:
             OutputError: The disk is full; what stood there is untouched.
         """
         self.values |= more
+        if not self.writes:
+            return
         try:
             with replacing(self.folder / RUN) as file:
                 file.write(json.dumps(self.values, indent=1, ensure_ascii=False, default=str).encode())

@@ -197,7 +197,9 @@ class Job:
                     callbacks=callbacks,
                 )
             with _clocked(self.seconds, "save"):
-                _saved(recipe, record.model)
+                recipe.finish()
+                if record.writes:
+                    _saved(recipe, record.model)
             made = Trained(
                 out,
                 record.model,

@@ -22,6 +22,7 @@ from manylens.train.config import Config
 from manylens.train.loop.batches import Batches, loader
 from manylens.train.loop.callbacks import GradualUnfreezing, History, PlateauSteps, Progress, WholeFiles
 from manylens.train.loop.fit import Fit
+from manylens.train.processes import processes
 from manylens.train.recipes.base import Recipe
 
 LAST, BEST = "last.ckpt", "best.ckpt"
@@ -152,14 +153,19 @@ def _best_row(rows: list[dict[str, Any]], name: str, mode: str) -> int:
 
 
 def _trainer(config: Config, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
-    loop = config.loop
+    loop, started = config.loop, processes()
+    devices, nodes = started.local or loop.devices, started.nodes or loop.nodes
+    strategy: str = loop.strategy
+    if devices * nodes > 1 and strategy in ("auto", "ddp"):
+        # Where more than a head learns, not every weight is asked: a mask token, a norm that the head does not see.
+        strategy = "ddp" if config.transfer.mode == "frozen" else "ddp_find_unused_parameters_true"
     if loop.device == "cpu" or (loop.device == "auto" and not torch.cuda.is_available()):
-        torch.set_num_threads(max(1, threads() // loop.devices))
+        torch.set_num_threads(max(1, threads() // devices))
     return pl.Trainer(
         accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[loop.device],
-        devices=loop.devices,
-        num_nodes=loop.nodes,
-        strategy=loop.strategy,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
         precision=_PRECISION[loop.precision],  # type: ignore[arg-type]
         max_epochs=loop.epochs,
         accumulate_grad_batches=config.optimiser.accumulate,
@@ -168,7 +174,7 @@ def _trainer(config: Config, folder: Path, callbacks: list[pl.Callback]) -> pl.T
         plugins=[WholeFiles()],
         logger=loggers(folder),
         log_every_n_steps=50,
-        sync_batchnorm=config.transfer.batch_norm == "sync" and loop.devices * loop.nodes > 1,
+        sync_batchnorm=config.transfer.batch_norm == "sync" and devices * nodes > 1,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         enable_progress_bar=False,

@@ -160,6 +160,9 @@ class Recipe(ABC):
     def after_step(self, step: Step) -> None:  # noqa: B027 - optional
         """Called after each optimiser step, such as to move a teacher."""
 
+    def finish(self) -> None:  # noqa: B027 - optional
+        """Called once the training is over and the best weights are in place, before the model is saved."""
+
     def warnings(self) -> list[str]:
         """What the user should know of how the training goes, such as a collapse; asked after each epoch."""
         return []

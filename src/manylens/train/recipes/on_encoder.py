@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from manylens.models.adapted import bundle, heads
@@ -144,7 +145,9 @@ class OnEncoder(Recipe):
         encoding = Encoding(self.backbone, self.side, settings, given.base["weights"])
         kept = features.store(given.cache)
         found = Features(encoding, given.base["weights"], pictures, kept, views)
-        found.prepare(given.progress)
+        given.cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(given.cache / "encoding.lock"):  # of several processes one encodes, and the others find it
+            found.prepare(given.progress)
         encoding_now = f"{found.encoded} encoded, {found.found} found" if found.encoded else f"{found.found} found"
         given.say(
             f"features of {len(pictures)} pictures, {found.views} view(s) each: {encoding_now} ({settings.label})"

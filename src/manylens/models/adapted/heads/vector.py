@@ -50,15 +50,19 @@ class Linear(nn.Module):
             nn.init.zeros_(self.classes.bias)
 
     def vector(self, features: Mapping[str, Tensor]) -> Tensor:
-        """What the last layer sees, ``(B, width)``: standardised."""
+        """The picture's vector ``(B, width)``, standardised."""
         return self.norm(torch.cat([features[name].float() for name in self.needs], dim=-1))
 
     def forward(self, features: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
         """``logits`` ``(B, labels)``."""
-        return {"logits": self.of_vector(self.vector(features))}
+        return {"logits": self.of_vector(self.embedded(features))}
+
+    def embedded(self, features: Mapping[str, Tensor]) -> Tensor:
+        """What the last layer sees, ``(B, D)``."""
+        return self.vector(features)
 
     def of_vector(self, vector: Tensor) -> Tensor:
-        """Logits of what :meth:`vector` gave, or of mixtures of it."""
+        """Logits of what :meth:`embedded` gave."""
         vector = self.dropout(vector)
         if not self.cosine:
             return self.classes(vector) * self.factor
@@ -101,9 +105,9 @@ class Mlp(Linear):
         self.hidden = nn.Sequential(*steps)
         self.classes = nn.Linear(hidden, labels, bias=bias and not cosine)
 
-    def of_vector(self, vector: Tensor) -> Tensor:
-        """See :meth:`Linear.of_vector`."""
-        return super().of_vector(self.hidden(vector))
+    def embedded(self, features: Mapping[str, Tensor]) -> Tensor:
+        """See :meth:`Linear.embedded`."""
+        return self.hidden(self.vector(features))
 
 
 class Attentive(Linear):
