@@ -231,6 +231,20 @@ class DomainSection(_Section):
     confidence: float = Field(default=0.9, gt=0, lt=1)
 
 
+class EnsembleSection(_Section):
+    """Several trainings made one model; see :mod:`manylens.train.ensembling`.
+
+    Attributes:
+        kind: ``folds`` (each holds another part of the data out), ``snapshots`` (of one training whose rate falls and
+            rises again), ``vote`` (other seeds), all of which vote; ``soup`` and ``greedy-soup`` (other seeds from one
+            start), whose weights are averaged; empty for none.
+        members: How many.
+    """
+
+    kind: Literal["", "folds", "snapshots", "soup", "greedy-soup", "vote"] = ""
+    members: int = Field(default=5, ge=2)
+
+
 class LoopSection(_Section):
     """How long, how much at a time, and where.
 
@@ -287,6 +301,7 @@ class Config(_Section):
     augment: AugmentSection = AugmentSection()
     imbalance: ImbalanceSection = ImbalanceSection()
     domain: DomainSection = DomainSection()
+    ensemble: EnsembleSection = EnsembleSection()
     loop: LoopSection = LoopSection()
     options: dict[str, Any] = Field(default_factory=dict)
     search: dict[str, Any] = Field(default_factory=dict)
@@ -434,9 +449,10 @@ def _said(error: ValidationError) -> TrainError:
 def nearest(key: str) -> str:
     """The key of the config that looks most like a mistaken one; empty where none does."""
     known = keys()
-    found = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    if not found:  # the right name in the wrong section
-        last = key.rpartition(".")[2]
+    last = key.rpartition(".")[2]
+    exact = [name for name in known if name.rpartition(".")[2] == last]  # the right name in the wrong section
+    found = exact[:1] or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if not found:
         ends = {name.rpartition(".")[2]: name for name in known}
         found = [ends[one] for one in difflib.get_close_matches(last, list(ends), n=1, cutoff=0.7)]
     return found[0] if found else ""
