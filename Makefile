@@ -12,7 +12,7 @@ help:            ## Show what there is
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e '.[audit,text,test,bench]'
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e '.[audit,text,train,test,bench]'
 	@touch $@
 
 setup: $(READY)  ## Make .venv and install
