@@ -1,7 +1,7 @@
 """Claim: a head on a frozen encoder, 20 epochs on 200 images, is trained 10x faster than by transformers' Trainer.
 
-Peer: `transformers.Trainer` on `Dinov2ForImageClassification` with the same weights in its backbone, which is frozen, as
-its guides show: pictures are opened and resized as they are asked for, batches of 32, AdamW, no evaluation on the way.
+Peer: `transformers.Trainer` on `Dinov2ForImageClassification` with the same weights in its backbone, which is frozen,
+as its guides show: pictures are opened and resized as they are asked for, batches of 32, AdamW, no evaluation between.
 Both work on the same squares of 224 pixels, with the same threads. Without `--full` the peer trains two epochs, which
 count ten times; with it all twenty, and its accuracy is compared as well.
 A second peer is what a careful user writes: one pass of the same module in torch over all pictures, then scikit-learn's

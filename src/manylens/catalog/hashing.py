@@ -45,9 +45,12 @@ def cached_sha256(path: Path) -> str:
 
 
 def folder_hash(folder: Path) -> str:
-    """Sixteen hex digits over the names and content of all files of a folder; hidden files do not count."""
+    """Sixteen hex digits over the names and content of all files of a folder.
+
+    Hidden files do not count, and no card (``*.md``): a word that is mended in it makes no other model.
+    """
     digest = hashlib.sha256()
-    for path in sorted(visible_files(folder)):
+    for path in sorted(path for path in visible_files(folder) if path.suffix != ".md"):
         digest.update(f"{path.relative_to(folder).as_posix()}:{cached_sha256(path)}\n".encode())
     return digest.hexdigest()[:16]
 

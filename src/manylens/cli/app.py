@@ -16,6 +16,7 @@ from manylens.cli.compare import compare
 from manylens.cli.cost import cost
 from manylens.cli.evaluate import evaluate
 from manylens.cli.explain import explain
+from manylens.cli.export import export
 from manylens.cli.output import complain, exit_code
 from manylens.cli.parameters import join_words
 from manylens.cli.task_commands import command
@@ -30,6 +31,7 @@ _WORKFLOWS: dict[str, tuple[Callable[..., None], str]] = {
     "compare": (compare, "Two evaluations, and whether their difference is real."),
     "train": (train, "Adapt a model to your own pictures."),
     "runs": (runs, "What was trained, side by side."),
+    "export": (export, "A trained model as ONNX or OpenVINO, checked against torch."),
     "explain": (explain, "Which pixels a model's score rests on."),
     "cost": (cost, "What a job will take, before it runs; what it took, afterwards."),
 }

@@ -74,6 +74,11 @@ def train(
         typer.Option("--ablate", metavar="NAME,...", help="Train with each switch, such as weighted_loss,smote, too."),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each variant of --ablate.")] = 5,
+    ensemble: Annotated[
+        str | None,
+        typer.Option("--ensemble", metavar="KIND", help="folds, snapshots, vote, soup or greedy-soup: one of several."),
+    ] = None,
+    members: Annotated[int | None, typer.Option("--members", min=1, help="Trainings of an --ensemble.")] = None,
     search: Annotated[
         bool, typer.Option("--search", help="Search the space that the config gives, instead of one training.")
     ] = False,
@@ -115,6 +120,8 @@ def train(
         "loop.device": device,
         "seed": seed,
         "data.images": images,
+        "ensemble.kind": ensemble,
+        "ensemble.members": members,
     }
     changes = {key: value for key, value in given.items() if value is not None} | assignments(set or ())
     with output.bar("train", quiet=json) as progress:
@@ -143,8 +150,14 @@ def train(
 
             budget = session.residency.budget_bytes
             made = finding.find_rate(job) if lr_find else finding.find_batch_size(job, budget)
+        elif job.config.ensemble.kind:
+            from manylens.train.ensembling import ensemble as ensembled
+
+            made = ensembled(job, out, resume)
+            job.card(made)
         else:
             made = job.train(out, resume)
+            job.card(made)
     if json:
         print(jsonlib.dumps(made.to_json(), indent=1))
     elif ablate:

@@ -275,6 +275,18 @@ class LoopSection(_Section):
     workers: int = Field(default=0, ge=0)
 
 
+class RecordSection(_Section):
+    """What the run keeps beside the model.
+
+    Attributes:
+        card: Whether a model card is written, with figures of the saved model on validation pictures.
+        pictures: On how many of them at most.
+    """
+
+    card: bool = True
+    pictures: int = Field(default=200, ge=0)
+
+
 class Config(_Section):
     """A whole training.
 
@@ -303,6 +315,7 @@ class Config(_Section):
     domain: DomainSection = DomainSection()
     ensemble: EnsembleSection = EnsembleSection()
     loop: LoopSection = LoopSection()
+    record: RecordSection = RecordSection()
     options: dict[str, Any] = Field(default_factory=dict)
     search: dict[str, Any] = Field(default_factory=dict)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -11,11 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from manylens.catalog.trained import RUN
 from manylens.errors import ManylensError
 from manylens.models import checkpoint
 from manylens.train.config import Config, with_changes
 from manylens.train.config import read as read_config
 from manylens.train.errors import TrainError
+from manylens.train.processes import processes
 from manylens.train.recipes import find
 from manylens.train.record import Record
 
@@ -101,7 +104,9 @@ def train(
         ManylensError: One line that names the input and the remedy.
     """
     job = Job.of(data, config=config, task=task, model=model, set=set, session=session, progress=progress, say=say)
-    return job.train(Path(out), resume)
+    made = job.train(Path(out), resume)
+    job.card(made)
+    return made
 
 
 @dataclass
@@ -213,6 +218,27 @@ class Job:
             )
             record.save(state="done", recipe=recipe.name, **made.to_json())
         return made
+
+    def card(self, made: Trained) -> None:
+        """Write the model's card beside it, with figures of the saved model; the first process does."""
+        from manylens.train import card
+
+        if not (self.config.record.card and processes().first):
+            return
+        began = time.perf_counter()
+        values = json.loads((made.folder / RUN).read_text(encoding="utf-8"))
+        pictures = self.config.record.pictures
+        card.write(
+            made.model,
+            values,
+            self.config,
+            self.dataset,
+            self.session,
+            pictures=pictures,
+            progress=self.progress,
+            say=self.say,
+        )
+        made.seconds["card"] = round(time.perf_counter() - began, 3)
 
     @contextmanager
     def opened(self, out: Path, resume: bool) -> Iterator[tuple[Record, Recipe, int]]:

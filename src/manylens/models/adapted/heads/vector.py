@@ -151,7 +151,7 @@ class Attentive(Linear):
         """What the queries gathered, ``(B, queries * width)``."""
         tokens = self.norm(features[DENSE].float().flatten(1, 2))
         key, value = self.key_value(tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        query = self.query.unflatten(-1, (self.heads, -1)).transpose(0, 1).expand(len(tokens), -1, -1, -1)
+        query = self.query.unflatten(-1, (self.heads, -1)).transpose(0, 1).expand(tokens.shape[0], -1, -1, -1)
         gathered = nn.functional.scaled_dot_product_attention(query, key, value)
         gathered = self.out(gathered.transpose(1, 2).flatten(2))
         return self.after(gathered + self.query).flatten(1)
