@@ -15,6 +15,7 @@ from manylens.errors import UserError
 
 if TYPE_CHECKING:
     from manylens.train.ablate import Ablation
+    from manylens.train.ensembling import Ensembled
     from manylens.train.run import Trained
 
 _FIGURES = 6
@@ -78,7 +79,7 @@ def train(
         str | None,
         typer.Option("--ensemble", metavar="KIND", help="folds, snapshots, vote, soup or greedy-soup: one of several."),
     ] = None,
-    members: Annotated[int | None, typer.Option("--members", min=1, help="Trainings of an --ensemble.")] = None,
+    members: Annotated[int | None, typer.Option("--members", min=2, help="Trainings of an --ensemble.")] = None,
     search: Annotated[
         bool, typer.Option("--search", help="Search the space that the config gives, instead of one training.")
     ] = False,
@@ -102,7 +103,8 @@ def train(
     from manylens.train.config import assignments
     from manylens.train.run import Job
 
-    only = [name for name, on in (("--ablate", ablate), ("--search", search), ("--lr-find", lr_find)) if on]
+    modes = (("--ablate", ablate), ("--ensemble", ensemble), ("--search", search), ("--lr-find", lr_find))
+    only = [name for name, on in modes if on]
     only += ["--find-batch-size"] if find_batch_size else []
     if len(only) > 1:
         raise UserError(f"{' and '.join(only)}: cannot be had at once", "give one of them")
@@ -154,7 +156,6 @@ def train(
             from manylens.train.ensembling import ensemble as ensembled
 
             made = ensembled(job, out, resume)
-            job.card(made)
         else:
             made = job.train(out, resume)
             job.card(made)
@@ -171,6 +172,8 @@ def train(
     elif find_batch_size:
         output.table("batch size", ["size", "a second", "MiB"], [[str(one) for one in row] for row in made.rows])
         print(f"--batch-size {made.suggestion} ({made.ended})")
+    elif job.config.ensemble.kind:
+        _show_ensemble(made)
     else:
         _show(made)
 
@@ -181,6 +184,16 @@ def _show_ablation(made: Ablation, out: Path) -> None:
             title = f"{figure}, {len(made.seeds)} seeds, 95 % intervals"
             output.table(title, ["variant", figure, "difference from baseline"], made.rows(figure))
     print(f"all figures: {out / 'ablation.json'}")
+
+
+def _show_ensemble(made: Ensembled) -> None:
+    names = list(made.figures)[:_FIGURES]
+    rows = [
+        [one["name"], f"{one['share']:.3f}", *(f"{one['figures'][name]:.4g}" for name in names)] for one in made.members
+    ]
+    rows.append([made.kind, "", *(f"{made.figures[name]:.4g}" for name in names)])
+    output.table(f"{made.folder}: {made.epochs} epochs in all", ["member", "share", *names], rows)
+    print(f"the model: --model {made.folder}")
 
 
 def _show(made: Trained) -> None:

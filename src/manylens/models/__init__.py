@@ -39,6 +39,12 @@ FAMILIES: dict[str, str] = {
     "outlines": "manylens.models.structure.outlines:Outlines",
     "follow": "manylens.models.follow:Follow",
     "adapted-classifier": "manylens.models.adapted.classifier:AdaptedClassifier",
+    "adapted-segmenter": "manylens.models.adapted.dense:AdaptedSegmenter",
+    "adapted-masks": "manylens.models.adapted.dense:AdaptedMasks",
+    "adapted-detector": "manylens.models.adapted.dense:AdaptedDetector",
+    "adapted-promptable": "manylens.models.adapted.promptable:AdaptedPromptable",
+    "adapted-ensemble": "manylens.models.adapted.ensemble:AdaptedEnsemble",
+    "adapted-segmenter-ensemble": "manylens.models.adapted.ensemble:AdaptedSegmenterEnsemble",
     "words-to-mask": "manylens.models.composed.words_to_mask:WordsToMask",
     "answers": "manylens.models.composed.answers:Answers",
 }

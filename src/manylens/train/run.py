@@ -104,6 +104,10 @@ def train(
         ManylensError: One line that names the input and the remedy.
     """
     job = Job.of(data, config=config, task=task, model=model, set=set, session=session, progress=progress, say=say)
+    if job.config.ensemble.kind:
+        from manylens.train.ensembling import ensemble
+
+        return ensemble(job, Path(out), resume)
     made = job.train(Path(out), resume)
     job.card(made)
     return made
@@ -204,7 +208,7 @@ class Job:
             with _clocked(self.seconds, "save"):
                 recipe.finish()
                 if record.writes:
-                    _saved(recipe, record.model)
+                    write_model(recipe, record.model)
             made = Trained(
                 out,
                 record.model,
@@ -248,7 +252,7 @@ class Job:
         config, session = self.config, self.session
         _, recipe_of = find(config.task, config.recipe)
         with session.module(config.model) as trainable:
-            base = _base(session, config.model)
+            base = base_of(session, config.model)
             record = Record.begin(out, config, self.used, base, resume)
             if self.report:
                 record.write_check(self.report)
@@ -357,7 +361,7 @@ def _held_out(found: Dataset, config: Config) -> Dataset:
     return found.split(shares, stratify=stratify or None, group=section.group, seed=config.seed)
 
 
-def _base(session: Session, model: str) -> dict[str, str]:
+def base_of(session: Session, model: str) -> dict[str, str]:
     """What the run has to know of its base model."""
     row = session.catalog.resolve(model)
     if not row.family:
@@ -372,7 +376,7 @@ def _base(session: Session, model: str) -> dict[str, str]:
     }
 
 
-def _saved(recipe: Any, folder: Path) -> None:
+def write_model(recipe: Any, folder: Path) -> None:
     """Write the model beside where it shall be, and put it there whole."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)

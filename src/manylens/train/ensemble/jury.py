@@ -19,6 +19,7 @@ from manylens.models.adapted.bundle import assemble
 from manylens.models.adapted.ensemble import Member
 from manylens.train.ensemble.folds import fold_numbers
 from manylens.train.ensemble.vote import fitted_weights
+from manylens.train.errors import TrainError
 from manylens.train.recipes import find
 from manylens.train.recipes.base import Draw, Given
 
@@ -37,8 +38,11 @@ _PLAIN: Mapping[str, Any] = {
     "domain.kind": "",
 }
 _PARTS = 5
+_ALONE = 5
+"""Pictures that each model is taken to have told alone."""
+
 _TINY = 1e-12
-_PIXELS = 1024
+_PIXELS = 256
 """Pixels of a picture that weights are fitted on: neighbours say the same."""
 
 
@@ -183,7 +187,13 @@ def jury(
             progress=job.progress,
             parts=parts or {split: job.dataset.select(split=split) for split in splits},
         )
-        recipe = find(config.task, config.recipe)[1](given)
+        recipe: Any = find(config.task, config.recipe)[1](given)
+        for one in members:
+            if one.spec.labels != tuple(recipe.labels):
+                raise TrainError(
+                    f"ensemble: {one.name} has other classes than all of its data together",
+                    "name them in the data's categories, and set options.unlabelled where there are masks",
+                )
         networks = [
             assemble(one.spec, opened() if own else trainable, one.files, f"the ensemble's member {one.name}")
             for one in members
@@ -192,33 +202,38 @@ def jury(
 
 
 def fitted(
-    rights: npt.NDArray[np.float64], parts: npt.NDArray[np.int64]
+    rights: npt.NDArray[np.float64], owners: npt.NDArray[np.int64], parts: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float64], list[npt.NDArray[np.float64]]]:
     """The shares of models in a vote under which what is right is the most likely.
 
-    Few pictures fit anything: where shares that were fitted on some parts of them do no better on the others than equal
-    ones, all are equal.
+    The fewer pictures there are, the more equal the shares: each model is taken to have told some alone. And where
+    shares that were fitted on some parts of the pictures do no better on the others than equal ones, all are equal.
 
     Args:
         rights: Probability of what is right by each model ``(M, n)``.
-        parts: Number of the part that each belongs to, ``(n,)``.
+        owners: Number of the picture that each is of, ``(n,)``.
+        parts: Of each picture: number of the part that it belongs to.
 
     Returns:
         Shares ``(M,)``, fitted on all; and for each part those that were fitted on the others.
     """
+    models, part_of = len(rights), parts[owners]
+    alone = np.repeat(np.eye(models), round(_ALONE * len(owners) / len(parts)), axis=1)
 
     def fit(of: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return fitted_weights(np.stack([of, 1 - of], axis=-1), np.zeros(of.shape[1], np.int64))
+        seen = np.concatenate([of, alone], axis=1)
+        return fitted_weights(np.stack([seen, 1 - seen], axis=-1), np.zeros(seen.shape[1], np.int64))
 
-    numbers = range(int(parts.max(initial=-1)) + 1)
-    equal = np.full(len(rights), 1 / len(rights))
-    of_parts = [fit(rights[:, parts != number]) if (parts != number).any() else equal for number in numbers]
-    gain = [
-        np.log(np.maximum(shares @ rights[:, parts == number], _TINY) / np.maximum(equal @ rights[:, parts == number], _TINY))
-        for number, shares in zip(numbers, of_parts, strict=True)
-    ]
-    if not gain or np.concatenate(gain).mean() <= 0:
-        return equal, [equal for _ in numbers]
+    equal = np.full(models, 1 / models)
+    of_parts, gain = [], 0.0
+    for number in range(int(parts.max()) + 1):
+        inside = part_of == number
+        shares = fit(rights[:, ~inside])
+        of_parts.append(shares)
+        gain += float(np.log(np.maximum(shares @ rights[:, inside], _TINY)).sum())
+        gain -= float(np.log(np.maximum(equal @ rights[:, inside], _TINY)).sum())
+    if gain <= 0:
+        return equal, [equal for _ in of_parts]
     return fit(rights), of_parts
 
 

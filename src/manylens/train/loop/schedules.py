@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from manylens.train.config import ScheduleSection
+from manylens.train.ensemble.snapshot import cyclic_share
 
 
 def factor(section: ScheduleSection, step: int, total: int, steps_per_epoch: int) -> float:
@@ -25,7 +26,7 @@ def factor(section: ScheduleSection, step: int, total: int, steps_per_epoch: int
         case "cosine":
             return _cosine(share, section.floor)
         case "cyclic":
-            return _cosine(share * section.cycles % 1.0 if share < 1 else 1.0, section.floor)
+            return cyclic_share(step - warm, total - warm, section.cycles, section.floor)
         case "step":
             return float(section.factor ** (epoch // section.every))
         case "multistep":
