@@ -38,7 +38,7 @@ class AdaptedClassifier(AdaptedModel):
             unknown = sorted(wanted - {label.lower() for label in labels})
             if unknown:
                 raise UnsupportedError(
-                    f"{self.row.id}: was not trained for {', '.join(unknown)}", f"its classes are {_few(labels)}"
+                    f"{self.row.id}: was not trained for {', '.join(unknown)}", f"its classes are {few(labels)}"
                 )
         raised = np.exp(logits[places] - logits[places].max())
         shares = raised / raised.sum()
@@ -46,6 +46,7 @@ class AdaptedClassifier(AdaptedModel):
         return Classification(labels=tuple(Label(labels[places[i]], float(shares[i])) for i in order))
 
 
-def _few(labels: Sequence[str], most: int = 8) -> str:
+def few(labels: Sequence[str], most: int = 8) -> str:
+    """The first names of many, and how many more there are."""
     more = len(labels) - most
     return ", ".join(labels[:most]) + (f" and {more} more" if more > 0 else "")

@@ -29,6 +29,18 @@ class Known:
 
 RECIPES: dict[str, Known] = {
     "classify": Known("classify", "classify:Classify", "a head that names what a whole picture shows"),
+    "semantic": Known("segment", "semantic:Semantic", "a class for each pixel: linear, or like UPerNet"),
+    "masks": Known(
+        "segment", "masks:Masks", "regions with classes by queries, like EoMT: instance, panoptic, semantic"
+    ),
+    "promptable": Known(
+        "segment", "promptable:Promptable", "clicks, boxes and masks: a decoder like SAM's on an encoder"
+    ),
+    "sam": Known("segment", "sam:Sam", "clicks, boxes and masks: a SAM checkpoint itself"),
+    "detect": Known("detect", "detect:Detect", "boxes with classes: an anchor-free head"),
+    "dino": Known("embed", "dino:DinoRecipe", "an encoder from pictures without labels: DINO, iBOT, KoLeo"),
+    "mae": Known("embed", "mae:MaeRecipe", "an encoder from pictures without labels: masked autoencoder"),
+    "distil": Known("embed", "distil:DistilRecipe", "a small encoder from a large one"),
 }
 """By name; the first one of a task is its default."""
 

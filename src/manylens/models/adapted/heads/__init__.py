@@ -13,6 +13,11 @@ HEADS: dict[str, str] = {
     "linear": "vector:Linear",
     "mlp": "vector:Mlp",
     "attentive": "vector:Attentive",
+    "linear-mask": "semantic:LinearSemantic",
+    "upernet": "semantic:UPerNet",
+    "eomt": "queries:MaskQueries",
+    "detector": "detection:Detector",
+    "promptable": "promptable:Promptable",
 }
 """Module and class of each head by its name in a config."""
 

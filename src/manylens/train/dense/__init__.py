@@ -1,0 +1,1 @@
+"""Training for each pixel and each object: targets, geometry, losses and matching."""
