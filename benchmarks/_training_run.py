@@ -57,9 +57,9 @@ def make(folder: Path, images: int) -> None:
 def ours(folder: Path) -> tuple[list[Path], Sets]:
     """Run lengths, decoded on demand."""
     from manylens.data import Dataset
-    from manylens.train.dense.scenes import Scenes
-    from manylens.train.dense.store import ObjectStore
-    from manylens.train.dense.targets import Classes, objects
+    from manylens.training.dense.scenes import Scenes
+    from manylens.training.dense.store import ObjectStore
+    from manylens.training.dense.targets import Classes, objects
 
     data = Dataset.open(folder / "own")
     classes = Classes.of(data.categories)
@@ -73,8 +73,8 @@ def dense(folder: Path) -> tuple[list[Path], Sets]:
     import supervision as sv
     import torch
 
-    from manylens.train.dense.geometry import around, squared
-    from manylens.train.dense.sets import Objects
+    from manylens.training.dense.geometry import around, squared
+    from manylens.training.dense.sets import Objects
 
     data: Any = sv.DetectionDataset.from_coco(str(folder / "images"), str(folder / "coco.json"), force_masks=True)
 
@@ -95,8 +95,8 @@ def train(paths: list[Path], sets: Sets) -> tuple[list[float], float]:
     import torch
 
     from manylens.models.adapted.heads.queries import MaskQueries
-    from manylens.train.dense.sets import SetWeights, set_loss
-    from manylens.train.inputs.pictures import Pictures
+    from manylens.training.dense.sets import SetWeights, set_loss
+    from manylens.training.inputs.pictures import Pictures
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

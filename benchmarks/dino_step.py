@@ -69,9 +69,9 @@ class _Bench:
     def __init__(self, folder: Path, size: str) -> None:
         import torch
 
-        from manylens.train.selfsupervised import folders
-        from manylens.train.selfsupervised.crops import MultiCrop
-        from manylens.train.selfsupervised.folders import ScratchOptions
+        from manylens.training.selfsupervised import folders
+        from manylens.training.selfsupervised.crops import MultiCrop
+        from manylens.training.selfsupervised.folders import ScratchOptions
 
         self.folder, self.size = folder, size
         (folder / "pictures").mkdir()
@@ -89,10 +89,10 @@ class _Bench:
 
         from manylens.data import Dataset
         from manylens.session import Session
-        from manylens.train.config import Config
-        from manylens.train.loop.running import fit
-        from manylens.train.recipes.base import Draw, Given, Source, Step
-        from manylens.train.recipes.dino import DinoRecipe
+        from manylens.training.config import Config
+        from manylens.training.loop.running import fit
+        from manylens.training.recipes.base import Draw, Given, Source, Step
+        from manylens.training.recipes.dino import DinoRecipe
 
         batches, ended, losses = self.batches, [], []
 

@@ -33,7 +33,7 @@ _TIMES, _MEASURED, _CLOSE = 10.0, 2, 0.03
 def run(options: Options) -> Outcome:
     """Train with all three."""
     from manylens.session import Session
-    from manylens.train.run import Job
+    from manylens.training.run import Job
 
     with fresh_home() as home, tempfile.TemporaryDirectory() as name, Session(home=home) as session:
         folder = Path(name)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from manylens.media import Video as Video
     from manylens.session import Session as Session
     from manylens.session import default_session as default_session
-    from manylens.train.exporting import export as export
-    from manylens.train.run import train as train
+    from manylens.training.exporting import export as export
+    from manylens.training.run import train as train
     from manylens.verbs import answer as answer
     from manylens.verbs import caption as caption
     from manylens.verbs import classify as classify
@@ -44,8 +44,8 @@ _HOMES = {
     "manylens.evaluation.evaluate": ("evaluate",),
     "manylens.media": ("Audio", "Image", "Video"),
     "manylens.session": ("Session", "default_session"),
-    "manylens.train.exporting": ("export",),
-    "manylens.train.run": ("train",),
+    "manylens.training.exporting": ("export",),
+    "manylens.training.run": ("train",),
     "manylens.verbs": (
         *(
             "answer",

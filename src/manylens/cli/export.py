@@ -29,7 +29,7 @@ def export(
     The written network is run beside torch on pictures of the run's data, and is kept only where it answers alike.
     Labels, preparation of pictures and what the numbers mean stand in a JSON file beside it.
     """
-    from manylens.train.exporting import export as exported
+    from manylens.training.exporting import export as exported
 
     say = None if json else print
     made = exported(model, out=out, format=format, data=data, tolerance=tolerance, session=session_for({}), say=say)

@@ -14,9 +14,9 @@ from manylens.cli.parameters import session_for
 from manylens.errors import UserError
 
 if TYPE_CHECKING:
-    from manylens.train.ablate import Ablation
-    from manylens.train.ensembling import Ensembled
-    from manylens.train.run import Trained
+    from manylens.training.ablate import Ablation
+    from manylens.training.ensembling import Ensembled
+    from manylens.training.run import Trained
 
 _FIGURES = 6
 
@@ -100,8 +100,8 @@ def train(
     The folder of the run is a model: ``manylens classify x.jpg --model runs/name``. A run that was stopped goes on to
     the same end with --resume.
     """
-    from manylens.train.config import assignments
-    from manylens.train.run import Job
+    from manylens.training.config import assignments
+    from manylens.training.run import Job
 
     modes = (("--ablate", ablate), ("--ensemble", ensemble), ("--search", search), ("--lr-find", lr_find))
     only = [name for name, on in modes if on]
@@ -140,20 +140,20 @@ def train(
         )
         made: Any
         if ablate:
-            from manylens.train.ablate import ablate as ablated
+            from manylens.training.ablate import ablate as ablated
 
             made = ablated(job, [name.strip() for name in ablate.split(",") if name.strip()], out, seeds)
         elif search:
-            from manylens.train.search import search as searched
+            from manylens.training.search import search as searched
 
             made = searched(job, out)
         elif lr_find or find_batch_size:
-            from manylens.train import finding
+            from manylens.training import finding
 
             budget = session.residency.budget_bytes
             made = finding.find_rate(job) if lr_find else finding.find_batch_size(job, budget)
         elif job.config.ensemble.kind:
-            from manylens.train.ensembling import ensemble as ensembled
+            from manylens.training.ensembling import ensemble as ensembled
 
             made = ensembled(job, out, resume)
         else:
@@ -213,7 +213,7 @@ def runs(
     json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """List what was trained, and compare: figures side by side, and what differs in the configs."""
-    from manylens.train.runs import found, table
+    from manylens.training.runs import found, table
 
     rows = found(folders or [Path("runs")])
     if not rows:

@@ -1,0 +1,167 @@
+"""What recipes that put a head on an encoder share: freezing, kept features, and the folder that comes of it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+
+from manylens.models.adapted import bundle, heads
+from manylens.models.adapted.backbone import Backbone
+from manylens.models.adapted.bundle import Adapted, Base, Spec
+from manylens.models.adapted.encoding import Encoding
+from manylens.training.balance.names import check_name
+from manylens.training.inputs import features
+from manylens.training.inputs.features import Features
+from manylens.training.inputs.pictures import Pictures
+from manylens.training.inputs.views import Views
+from manylens.training.recipes.base import Given, Recipe
+from manylens.training.transfer.freezing import FrozenNorms, Places, drop_path, freeze, merged
+
+_ENCODER = "backbone.encoder."
+
+
+class Head(nn.Module):
+    """The network of a training with a frozen encoder, whose features are kept: only the head."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+
+class OnEncoder(Recipe):
+    """A recipe that trains a head, and what the config says of the encoder.
+
+    Attributes:
+        backbone: The encoder.
+        head: On it.
+        side: Of the squares that it is shown.
+        labels: Names of the classes.
+        cached: Whether the encoder is frozen and its features are kept.
+        waits: See :class:`manylens.training.loop.callbacks.GradualUnfreezing`.
+    """
+
+    architecture: ClassVar[str]
+    heads: ClassVar[tuple[str, ...]]
+    """Heads that answer the recipe's task, the usual one first."""
+    usual_rates: ClassVar[tuple[float, float]] = (2e-3, 1e-3)
+    """Learning rate of the head where the encoder is frozen, and where it learns too."""
+
+    def __init__(self, given: Given, labels: Sequence[str]) -> None:
+        super().__init__(given)
+        config, trainable = given.config, given.trainable
+        self.labels = tuple(labels)
+        self.side = self._fitting(config.side or trainable.side or 224)
+        self.kind = config.head.kind or self.heads[0]
+        check_name("head.kind", self.kind, self.heads)
+        self.options = self.head_options()
+        for name in self.options:
+            check_name(f"head.options of {self.kind!r}", name, heads.options(self.kind))
+        self._before = {name: one.detach().cpu().clone() for name, one in trainable.module.state_dict().items()}
+        self.places = Places(trainable)
+        self.backbone = Backbone(trainable, needs_of(self.kind, len(self.labels), self.options))
+        torch.manual_seed(config.seed)  # the head's first weights, and LoRA's
+        self.waits = {f"{_ENCODER}{name}": epoch for name, epoch in freeze(trainable, config.transfer).items()}
+        self.head = heads.build(self.kind, self.backbone.widths, len(self.labels), self.options)
+        self.cached = config.transfer.mode == "frozen" and not self.on_pixels()
+        self.network: Any = Head(self.head) if self.cached else Adapted(self.backbone, self.head)
+        self._norms = FrozenNorms(self.backbone, config.transfer.batch_norm)
+        if config.regularise.drop_path and not self.cached:
+            drop_path(trainable.blocks, config.regularise.drop_path)
+        if self.cached or config.transfer.mode == "frozen":
+            self.backbone.eval().requires_grad_(False)
+
+    # ------------------------------------------------------------------ what recipes say
+
+    def head_options(self) -> dict[str, Any]:
+        """Options of the head: those of the config, with what the rest of the config asks of it."""
+        options = dict(self.config.head.options)
+        if self.config.regularise.dropout:
+            options.setdefault("dropout", self.config.regularise.dropout)
+        return options
+
+    def on_pixels(self) -> bool:
+        """Whether something is done to pixels anew each time, so that features cannot be kept."""
+        return False
+
+    @abstractmethod
+    def details(self) -> dict[str, Any]:
+        """What the folder's ``config.json`` says beside the usual."""
+
+    # ------------------------------------------------------------------ what the loop asks
+
+    def before_epoch(self, step: Any) -> None:
+        """Frozen batch norms stay as they are."""
+        self._norms.hold()
+        if self.config.transfer.mode == "frozen" and not self.cached:
+            self.backbone.eval()
+
+    def depth(self, name: str) -> int | None:
+        """See :meth:`Recipe.depth`; LoRA's matrices learn at the head's rate."""
+        if not name.startswith(_ENCODER) or ".lora_" in name:
+            return None
+        return self.places.of(name.removeprefix(_ENCODER))
+
+    @property
+    def rate(self) -> float:
+        """The usual learning rate of the head."""
+        return self.usual_rates[self.config.transfer.mode != "frozen"]
+
+    def answer(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What the network says of a batch: of its ``features``, or of its ``pixels``."""
+        if self.cached:
+            return self.network.head(batch["features"], (self.side, self.side))
+        return self.network(batch["pixels"])
+
+    def save(self, folder: Path) -> None:
+        """Write the model's folder."""
+        changed: dict[str, Tensor] = {}
+        if self.config.transfer.mode != "frozen":
+            changed = bundle.differing(self._before, merged(self.backbone.encoder))
+        base = self.given.base
+        spec = Spec(
+            architecture=self.architecture,
+            base=Base(base["id"], base["weights"], base.get("licence", ""), base.get("licence_note", "")),
+            side=self.side,
+            head=self.kind,
+            options=self.options,
+            labels=self.labels,
+            details={"needs": list(self.backbone.needs), **self.details()},
+        )
+        bundle.write(folder, spec, self.head.state_dict(), changed)
+
+    # ------------------------------------------------------------------ parts
+
+    def features(self, pictures: Pictures, views: Views | None = None) -> Features:
+        """The kept features of pictures, encoded where they are not kept yet."""
+        given = self.given
+        settings = given.settings
+        encoding = Encoding(self.backbone, self.side, settings, given.base["weights"])
+        kept = features.store(given.cache)
+        found = Features(encoding, given.base["weights"], pictures, kept, views)
+        given.cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(given.cache / "encoding.lock"):  # of several processes one encodes, and the others find it
+            found.prepare(given.progress)
+        encoding_now = f"{found.encoded} encoded, {found.found} found" if found.encoded else f"{found.found} found"
+        given.say(
+            f"features of {len(pictures)} pictures, {found.views} view(s) each: {encoding_now} ({settings.label})"
+        )
+        return found
+
+    def _fitting(self, side: int) -> int:
+        patch = self.given.trainable.patch or 1
+        return max(patch, round(side / patch) * patch)
+
+
+def needs_of(kind: str, labels: int, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The features that a head wants, which it says itself: one of any width is made for a moment."""
+    widths: defaultdict[str, int] = defaultdict(lambda: 48)
+    with torch.random.fork_rng(devices=[]):
+        made: Any = heads.build(kind, widths, labels, options)
+    return tuple(made.needs)

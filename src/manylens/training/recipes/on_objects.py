@@ -1,0 +1,302 @@
+"""What recipes share whose pictures hold objects: where these are kept, how pictures are changed, what is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manylens.data import Dataset
+from manylens.data.records import Category
+from manylens.evaluation.measure import Measure, Regions
+from manylens.training.augment import strengths, which_view
+from manylens.training.balance import losses, sampling
+from manylens.training.balance.names import check_name
+from manylens.training.config import Config
+from manylens.training.dense.paste import paste_rates
+from manylens.training.dense.scene import Scene
+from manylens.training.dense.scenes import Augmentation, Scenes
+from manylens.training.dense.store import ObjectStore
+from manylens.training.dense.targets import Classes
+from manylens.training.errors import TrainError
+from manylens.training.inputs.features import Features
+from manylens.training.inputs.pictures import Pictures
+from manylens.training.recipes.base import Draw, Given, Source
+from manylens.training.recipes.on_encoder import OnEncoder
+
+_SCALES = {"none": (0.0, 0.0), "flip": (0.0, 0.0), "light": (0.5, 1.0), "rand": (0.9, 1.0)}
+"""How much smaller and larger a policy makes pictures at full strength; ``rand`` as Ghiasi et al. (2021) do."""
+
+_AUGMENT_OPTIONS = ("mirror", "most", "soft", "power")
+
+
+class OnObjects(OnEncoder):
+    """A recipe that learns from objects.
+
+    Attributes:
+        classes: Of the head.
+        store: Objects of the training pictures.
+    """
+
+    options_of: ClassVar[tuple[str, ...]] = ()
+    """Names of ``options`` in the config."""
+    masks: ClassVar[bool] = True
+    """Whether objects must have masks."""
+    mode = "max"
+
+    def __init__(self, given: Given) -> None:
+        config = given.config
+        for name in config.options:
+            check_name(f"option of the recipe {self.name!r}", name, self.options_of)
+        refuse(config, self.name)
+        train = given.of(config.data.train)
+        assert train is not None
+        self.classes, self.store = self.found(given, train)
+        self.check_objects(self.store, train, config.data.train)
+        super().__init__(given, self.classes.names)
+        val = given.of(config.data.val)
+        self._val = None if val is None else ObjectStore.of(val, self.classes.names)
+        self.counts = np.bincount(self.store.classes[self.store.classes >= 0], minlength=len(self.labels))
+        self._sources: dict[str, Source] = {}
+
+    # ------------------------------------------------------------------ what recipes say
+
+    def found(self, given: Given, train: Dataset) -> tuple[Classes, ObjectStore]:
+        """The classes, and the objects of the training pictures; here those that have instances."""
+        things = [one for one in given.data.categories if one.is_thing]
+        if not things:
+            raise TrainError(
+                f"{given.data.name or 'data'}: none of its categories has instances, all are stuff",
+                "train for segment with recipe=semantic",
+            )
+        classes = Classes.of(things)
+        return classes, ObjectStore.of(train, classes.names)
+
+    def targets(self) -> Callable[[Sequence[Scene]], dict[str, Any]]:
+        """What the network shall answer to scenes; a function that knows nothing of the recipe."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ what the loop asks
+
+    def train_source(self) -> Source:
+        """Features or pixels, with targets."""
+        if "train" not in self._sources:
+            self._sources["train"] = self._source(self.store, self._augmentations())
+        return self._sources["train"]
+
+    def val_source(self) -> Source | None:
+        """Likewise, as they are."""
+        if self._val is None:
+            return None
+        if "val" not in self._sources:
+            self._sources["val"] = self._source(self._val, None)
+        return self._sources["val"]
+
+    def draws(self, epoch: int) -> np.ndarray:
+        """As the config's sampling says, by the classes that each picture holds."""
+        section = self.config.imbalance
+        held = self._held()
+        return sampling.draw(section.sampling, held, seed=self.config.seed, epoch=epoch, **section.sampling_options)
+
+    def judged(self, found: list[tuple[int, Regions]], measure: Measure, names: Mapping[str, str]) -> dict[str, float]:
+        """Figures of what was found in pictures of the validation split, over all processes; forgets it.
+
+        Args:
+            found: Numbers of pictures, with what was found in each.
+            measure: A fresh one.
+            names: What it calls each figure; one that it cannot tell, as there is no object, is 0.
+        """
+        assert self._val is not None
+        for number, regions in sorted(gathered(found), key=lambda row: row[0]):
+            measure.add(self._val.record(number), regions)
+        found.clear()
+        figures = measure.tally().all()
+        return {name: float(np.nan_to_num(figures[of])) for name, of in names.items()}
+
+    def own_categories(self) -> list[Category]:
+        """Those that the head knows."""
+        return [one for one in self.given.data.categories if one.name in self.labels]
+
+    # ------------------------------------------------------------------ parts
+
+    def class_weights(self) -> Tensor | None:
+        """Weights of the classes that the config's loss asks for, by their objects.
+
+        Raises:
+            TrainError: It asks for another loss than the recipe's own.
+        """
+        section = self.config.imbalance
+        if section.loss == "cross_entropy":
+            return None
+        check_name(f"imbalance.loss of the recipe {self.name!r}", section.loss, _WEIGHING)
+        return losses.build(section.loss, self.counts, **section.loss_options).weights
+
+    def check_objects(self, store: ObjectStore, data: Dataset, split: str) -> None:
+        """Raise where there is nothing to learn from."""
+        where = f"{data.name or 'data'}, split {split!r}"
+        if not (store.classes >= 0).any():
+            raise TrainError(f"{where}: no picture has an object of a class", "give boxes or masks with categories")
+        if self.masks and not store.has_mask.all():
+            lacking = int((~store.has_mask).sum())
+            raise TrainError(
+                f"{where}: {lacking} of {store.objects} objects have a box but no mask",
+                "train for detect, or make masks of the boxes with 'manylens segment'",
+            )
+
+    def _held(self) -> list[set[int]]:
+        starts, classes = self.store.starts, self.store.classes
+        return [set(classes[a:b][classes[a:b] >= 0].tolist()) for a, b in pairwise(starts.tolist())]
+
+    def _augmentations(self) -> list[Augmentation] | None:
+        """How each picture is changed: those that hold rare classes more, where the config says so."""
+        section = self.config.augment
+        for name in section.options:
+            check_name(f"augment.options of the recipe {self.name!r}", name, _AUGMENT_OPTIONS)
+        if section.policy == "none" and not section.copy_paste:
+            return None
+        options = dict(section.options)
+        power, mirror = float(options.pop("power", 0.5)), bool(options.pop("mirror", True))
+        if section.copy_paste and not self.store.has_mask.any():
+            raise TrainError("augment.copy_paste: no object has a mask to be cut out by", "set it to 0")
+        rates = paste_rates(self.counts.tolist(), power, self.classes.things)
+        of_class = strengths(self.counts.tolist(), section.strength, section.rare)
+        made = []
+        for held in self._held():
+            strength = max((float(of_class[one]) for one in held), default=section.strength)
+            less, more = (part * strength for part in _SCALES[section.policy])
+            made.append(
+                Augmentation(
+                    flip=0.5 if mirror and section.policy != "none" else 0.0,
+                    scale=(1 - less, 1 + more),
+                    paste=section.copy_paste,
+                    rates=rates,
+                    colour=strength if section.policy in ("light", "rand") else 0.0,
+                    **options,
+                )
+            )
+        return made
+
+    def _source(self, store: ObjectStore, augmentations: list[Augmentation] | None) -> Objects:
+        pictures = Pictures(store.paths, self.side)
+        scenes = Scenes(
+            store,
+            self.side,
+            masks=self.masks,
+            augmentation=augmentations,
+            seed=self.config.seed,
+            squares=pictures.of,
+        )
+        views = SceneViews(scenes, self.config.augment.views if augmentations is not None else 1)
+        kept = self.features(pictures, views) if self.cached else None  # type: ignore[arg-type]
+        return Objects(views, kept, pictures, self.targets())
+
+
+_WEIGHING = ("cross_entropy", "weighted", "class_balanced")
+
+
+@dataclass(frozen=True, eq=False)
+class SceneViews:
+    """Views as :class:`Features` asks for them, whose targets are made of the same scenes.
+
+    Attributes:
+        scenes: Makes them.
+        count: Fixed views of each picture, the picture itself being the first.
+    """
+
+    scenes: Scenes
+    count: int
+
+    def name(self, number: int, view: int) -> str:
+        """Tells a view of a picture apart from all others."""
+        return self.scenes.name(number, view)
+
+    def make(self, squares: np.ndarray, numbers: Sequence[int], view: int) -> np.ndarray:
+        """A view of squares uint8 ``(n, side, side, 3)``."""
+        return self.scenes.views(squares, numbers, view)
+
+    def shown(self, number: int, epoch: int) -> int:
+        """Which of the fixed views a picture shows in an epoch."""
+        return which_view(self.scenes.seed, epoch, self.scenes.store.ids[number], self.count)
+
+
+class Objects(Source):
+    """Pictures with what they hold; nothing is decoded before it is asked for, and nothing decoded is kept.
+
+    Args:
+        views: Of the pictures.
+        kept: Their features; without them pixels are shown, changed anew in each epoch.
+        pictures: The pictures.
+        targets: Of scenes.
+    """
+
+    def __init__(
+        self,
+        views: SceneViews,
+        kept: Features | None,
+        pictures: Pictures,
+        targets: Callable[[Sequence[Scene]], dict[str, Any]],
+    ) -> None:
+        self._views, self._kept, self._pictures, self._targets = views, kept, pictures, targets
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitems__(self, draws: Sequence[Draw]) -> dict[str, Any]:
+        numbers = [draw.index for draw in draws]
+        scenes = self._views.scenes
+        held = {"numbers": torch.tensor(numbers)}
+        if self._kept is not None:
+            views = [self._views.shown(draw.index, draw.epoch) for draw in draws]
+            shown = [scenes.scene(number, view) for number, view in zip(numbers, views, strict=True)]
+            features = self._kept.get(np.array(numbers), np.array(views))
+            return {"features": features, **held, **self._targets(shown)}
+        changed = self._views.count > 1
+        squares = self._pictures.of(numbers)
+        shown = [
+            scenes.scene(draw.index, draw.epoch + 1 if changed else 0, pixels=True, square=square)
+            for draw, square in zip(draws, squares, strict=True)
+        ]
+        pixels = np.stack([one.pixels for one in shown if one.pixels is not None])
+        return {
+            "pixels": torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255),
+            **held,
+            **self._targets(shown),
+        }
+
+    def ids(self, draws: Sequence[Draw]) -> list[str]:
+        """Names of the pictures."""
+        return [self._views.scenes.store.ids[draw.index] for draw in draws]
+
+
+def refuse(config: Config, recipe: str) -> None:
+    """Raise where the config asks for what is done to whole pictures only.
+
+    Raises:
+        TrainError: Names the key.
+    """
+    asked: Mapping[str, Any] = {
+        "regularise.mixup": config.regularise.mixup,
+        "regularise.cutmix": config.regularise.cutmix,
+        "imbalance.synthetic": config.imbalance.synthetic,
+    }
+    for key, value in asked.items():
+        if value:
+            raise TrainError(
+                f"{key}: is for the classes of whole pictures, not for the recipe {recipe!r}",
+                "leave it out; augment.copy_paste mixes objects",
+            )
+
+
+def gathered(rows: list[Any]) -> list[Any]:
+    """The rows of all processes."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return rows
+    of_all: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(of_all, rows)
+    return [row for part in of_all for row in part]

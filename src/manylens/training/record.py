@@ -1,0 +1,163 @@
+"""What a run keeps of itself, so that it can be done again: ``config.yaml``, ``run.json``, ``history.jsonl``."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from manylens.catalog.trained import MODEL, RUN
+from manylens.errors import OutputError
+from manylens.runtime.machine import library_version
+from manylens.runtime.paths import replacing
+from manylens.training.config import Config, differences, read, write
+from manylens.training.errors import TrainError
+from manylens.training.processes import processes
+from manylens.version import __version__
+
+CONFIG = "config.yaml"
+_LIBRARIES = (
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "transformers",
+    "numpy",
+    "peft",
+    "kornia",
+    "imbalanced-learn",
+    "openvino",
+)
+
+
+class Record:
+    """A run's folder and what stands in its ``run.json``.
+
+    Args:
+        folder: Of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.values: dict[str, Any] = {}
+        self.writes = processes().first
+
+    @property
+    def model(self) -> Path:
+        """Folder of the trained model."""
+        return self.folder / MODEL
+
+    @classmethod
+    def begin(
+        cls, folder: Path, config: Config, data: Mapping[str, Any], base: Mapping[str, str], resume: bool
+    ) -> Record:
+        """Make a run's folder, or take up the one that stands there.
+
+        Args:
+            folder: Of the run.
+            config: Of the training.
+            data: Name, hash and counts of the data set.
+            base: Of the base model.
+            resume: Whether a run that stands there goes on.
+
+        Raises:
+            TrainError: A run stands there and may not go on: it was not asked for, or something differs.
+            OutputError: The folder cannot be made.
+        """
+        made = cls(folder)
+        if not made.writes:  # the first process looks and writes
+            return made
+        if (folder / RUN).is_file():
+            made.values = json.loads((folder / RUN).read_text(encoding="utf-8"))
+            if not resume:
+                raise TrainError(
+                    f"{folder}: a run is there already ({made.values.get('state')})",
+                    "go on with --resume, or name another folder",
+                )
+            found = differences(config.to_json(), read(folder / CONFIG))
+            if data["hash"] != made.values["data"]["hash"]:
+                found.append(f"the data's hash is {data['hash'][:12]}, was {made.values['data']['hash'][:12]}")
+            if base["weights"] != made.values["base"]["weights"]:
+                found.append(f"the base's weights are {base['weights']}, were {made.values['base']['weights']}")
+            if found:
+                raise TrainError(
+                    f"{folder}: cannot go on with another config: {'; '.join(found)}",
+                    "give what was given before, or name another folder",
+                )
+        elif folder.exists() and any(folder.iterdir()):
+            raise TrainError(f"{folder}: is not empty, and is no run", "name another folder")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / CONFIG).exists():
+                write(config, folder / CONFIG)
+        except OSError as error:
+            raise OutputError(
+                f"{folder}: cannot be written ({error.strerror or error})", "name another folder"
+            ) from error
+        made.values |= {
+            "state": "running",
+            "task": config.task,
+            "data": dict(data),
+            "base": dict(base),
+            "seed": config.seed,
+            "versions": versions(),
+            "git": git_state(),
+            "machine": {"system": platform.platform(), "processor": platform.processor() or platform.machine()},
+            "command": sys.argv,
+            "started": made.values.get("started", _now()),
+            "resumed": [*made.values.get("resumed", []), _now()] if resume and made.values else [],
+        }
+        made.save()
+        return made
+
+    def write_check(self, report: Mapping[str, Any]) -> None:
+        """Keep what the check of the data found, as ``check.json``."""
+        if not self.writes:
+            return
+        with replacing(self.folder / "check.json") as file:
+            file.write(json.dumps(report, indent=1, ensure_ascii=False, default=str).encode())
+
+    def save(self, **more: Any) -> None:
+        """Write ``run.json`` with more values.
+
+        Raises:
+            OutputError: The disk is full; what stood there is untouched.
+        """
+        self.values |= more
+        if not self.writes:
+            return
+        try:
+            with replacing(self.folder / RUN) as file:
+                file.write(json.dumps(self.values, indent=1, ensure_ascii=False, default=str).encode())
+        except OSError as error:
+            raise OutputError(
+                f"{self.folder / RUN}: cannot be written ({error.strerror or error})", "make room"
+            ) from error
+
+
+def versions() -> dict[str, str]:
+    """Of Python, manylens and what the training rests on."""
+    found = {"python": platform.python_version(), "manylens": __version__}
+    return found | {name: library_version(name) for name in _LIBRARIES}
+
+
+def git_state() -> dict[str, Any]:
+    """Commit and whether something is changed, of the folder that the command was given in; empty where it is none."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"commit": commit, "changed": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,0 +1,113 @@
+"""The commands train, runs and export as they are typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from manylens.cli import main
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import transformers
+
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    config = transformers.Dinov2Config(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, image_size=28, patch_size=7
+    )
+    transformers.Dinov2Model(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for name, level in (("dark", 60), ("light", 190)):
+        (root / name).mkdir()
+        for number in range(10):
+            pixels = random.normal(level, 30, (28, 28, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def typed(base, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MANYLENS_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    common = ["--task", "classify", "--data", str(pictures), "--model", str(base), "--epochs", "3", "--batch-size", "4"]
+
+    def run(*words: str, given: bool = True) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            main([words[0], *(common if given and words[0] == "train" else ()), *words[1:]])
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return run
+
+
+def test_a_run_is_trained_listed_used_and_exported(typed, pictures, tmp_path):
+    code, out, err = typed("train", "-o", "runs/first", "--json")
+    assert code == 0, err
+    assert json.loads(out)["figures"]["accuracy"] >= 0.5
+    assert "epoch 3 of 3" in err
+    typed("train", "-o", "runs/mlp", "--head", "mlp", "--lr", "0.01")
+    code, out, _ = typed("runs")
+    assert code == 0
+    assert out.splitlines()[0].split("\t")[-2:] == ["head.kind", "optimiser.lr"]
+    assert len(out.splitlines()) == 3
+    code, out, _ = typed("classify", str(pictures / "dark" / "0.png"), "--model", "runs/first", "--json")
+    assert code == 0
+    assert {label["name"] for label in json.loads(out)["labels"]} == {"dark", "light"}
+    code, out, err = typed("export", "runs/first", "-o", "out")
+    assert code == 0, err
+    assert (tmp_path / "out" / "model.onnx").exists()
+    assert (tmp_path / "runs" / "first" / "model" / "README.md").exists()
+
+
+def test_an_ablation_prints_means_and_differences(typed):
+    code, out, err = typed("train", "-o", "runs/a", "--ablate", "weighted_loss,mixup", "--seeds", "2")
+    assert code == 0, err
+    lines = [line.split("\t") for line in out.splitlines() if "\t" in line]
+    assert [line[0] for line in lines[:5]] == ["variant", "baseline", "weighted_loss", "mixup", "all of them"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--set", "optimizer.lr=1"], "did you mean optimiser?"),
+        (["--ablate", "focl"], "did you mean 'focal'"),
+        (["--ablate", "focal", "--search"], "cannot be had at once"),
+        (["--search"], "has no search.space"),
+        (["--transfer", "frosen"], "'frosen' does not fit"),
+        (["--config", "none.yaml"], "none.yaml: cannot be read"),
+        (["--recipe", "dino"], "classify has none of that name"),
+        (["--ensemble", "folds", "--members", "50"], "folds"),
+    ],
+)
+def test_a_mistake_is_one_line(typed, words, says):
+    code, _, err = typed("train", "-o", "runs/x", *words)
+    assert code == 2
+    assert says in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("runs", "nowhere"), "holds no run"),
+        (("export", "nowhere", "-o", "out"), "nowhere"),
+        (("train", "--task", "classify", "--data", "nowhere", "-o", "x"), "nowhere: there is no such file"),
+        (("train", "--task", "classify", "-o", "x"), "data: none is given"),
+    ],
+)
+def test_what_is_not_there_is_named(typed, words, says):
+    code, _, err = typed(*words, given=False)
+    assert code == 2
+    assert says in err.splitlines()[-1]

@@ -1,0 +1,95 @@
+"""Ablation, search, and what is found before a training."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from manylens.training.ablate import ALL, BASELINE, Ablation, ablate, variants
+from manylens.training.errors import TrainError
+from manylens.training.finding import find_batch_size, find_rate
+from manylens.training.run import Job
+from manylens.training.search import search
+
+SMALL = {"loop.epochs": 3, "loop.batch_size": 8}
+
+
+@pytest.fixture
+def job(stripes, tiny_vit, session):
+    return Job.of(stripes, task="classify", model=str(tiny_vit), set=SMALL, session=session)
+
+
+def test_variants_are_nothing_each_and_all():
+    found = variants(["weighted_loss", "smote"])
+    assert list(found) == [BASELINE, "weighted_loss", "smote", ALL]
+    assert found[ALL] == {"imbalance.loss": "weighted", "imbalance.synthetic": "smote"}
+    assert ALL not in variants(["weighted_loss", "focal"])  # two losses cannot be had at once
+    with pytest.raises(TrainError, match="did you mean 'weighted_loss'"):
+        variants(["weighted_los"])
+
+
+def test_the_difference_is_paired_by_seed():
+    """The seeds differ widely, the gain hardly: an interval of unpaired means would hold zero."""
+    base = np.array([0.2, 0.5, 0.8])
+    made = Ablation((0, 1, 2), {BASELINE: {"a": base}, "x": {"a": base + np.array([0.09, 0.10, 0.11])}})
+    (_, first, none), (_, _, gain) = made.rows("a")
+    assert none == ""
+    assert first.startswith("0.500 [-0.2")
+    assert gain == "+0.100 [+0.075, +0.125]"  # 4.303 * 0.01 / sqrt(3)
+
+
+def test_an_ablation_trains_each_variant_and_goes_on(job, tmp_path, monkeypatch):
+    made = ablate(job, ["weighted_loss", "sampling"], tmp_path, seeds=2)
+    assert set(made.figures) == {BASELINE, "weighted_loss", "sampling", ALL}
+    assert all(len(values["balanced_accuracy"]) == 2 for values in made.figures.values())
+    assert json.loads((tmp_path / "ablation.json").read_text())["seeds"] == [0, 1]
+    config = (tmp_path / "sampling" / "seed-1" / "config.yaml").read_text()
+    assert "sampling: balanced" in config
+    monkeypatch.setattr(Job, "train", lambda *words, **named: pytest.fail("trained again"))
+    again = ablate(job, ["weighted_loss", "sampling"], tmp_path, seeds=2)
+    assert again.to_json() == made.to_json()
+
+
+def test_a_search_finds_what_learns_and_goes_on(job, tmp_path):
+    space = {"optimiser.lr": {"low": 1e-9, "high": 0.1, "log": True}, "head.kind": ["linear", "mlp"]}
+    first = search(job.changed({"search": {"space": space, "trials": 3, "figure": "loss"}}), tmp_path)
+    assert len(first.trials) == 3
+    made = search(job.changed({"search": {"space": space, "trials": 6, "figure": "loss"}}), tmp_path)
+    assert len(made.trials) == 6
+    assert [row["value"] for row in made.trials[:3]] == [row["value"] for row in first.trials]
+    whole = [row for row in made.trials if row["state"] == "complete"]
+    assert made.figure[1] == min(row["value"] for row in whole)
+    assert (made.folder / "model" / "config.json").exists()
+    assert f"kind: {made.best['head.kind']}" in made.config.read_text()
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({}, "has no search.space"),
+        ({"space": {"optimiser.rl": [1]}}, r"did you mean optimiser\.lr"),
+        ({"space": {"optimiser.lr": 3}}, "is no space"),
+        ({"space": {}, "trails": 3}, r"search\.trails"),
+    ],
+)
+def test_a_space_that_is_wrong_is_named(job, section, says, tmp_path):
+    with pytest.raises(TrainError, match=says):
+        search(job.changed({"search": section}), tmp_path)
+
+
+def test_the_rate_is_where_the_loss_falls(job):
+    found = find_rate(job, steps=60)
+    assert 1e-5 < found.suggestion < 1
+    at = found.rates.index(found.suggestion)
+    assert found.losses[at - 3] > found.losses[at + 3]
+
+
+def test_a_batch_size_is_found_within_the_budget(job):
+    found = find_batch_size(job, budget=1 << 40, most=16)
+    sizes = [size for size, _, _ in found.rows]
+    assert sizes == [1, 2, 4, 8, 16][: len(sizes)]
+    assert found.suggestion in sizes
+    with pytest.raises(TrainError, match="not even one"):
+        find_batch_size(job, budget=1)
