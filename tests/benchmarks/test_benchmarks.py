@@ -9,7 +9,19 @@ from benchmarks._pictures import EXAMPLES, crops, iou, regions
 from benchmarks.click_quality import anywhere, cuts_counted, interval
 
 KEYS = {"name", "ours", "peer", "unit", "ratio", "goal", "met"}
-NAMES = {"ap", "bootstrap", "budget", "click", "click-quality", "cold-start", "doctor", "embed-folder"} | {
+NAMES = {
+    "ap",
+    "bootstrap",
+    "budget",
+    "click",
+    "click-quality",
+    "cold-start",
+    "doctor",
+    "embed-folder",
+    "frozen-finetune",
+    "dino-step",
+    "train-memory",
+} | {
     "dense-folder",
     "families",
     "gpu-encode",
