@@ -5,7 +5,8 @@ as its guides show: pictures are opened and resized as they are asked for, batch
 Both work on the same squares of 224 pixels, with the same threads. Without `--full` the peer trains two epochs, which
 count ten times; with it all twenty, and its accuracy is compared as well.
 A second peer is what a careful user writes: one pass of the same module in torch over all pictures, then scikit-learn's
-`LogisticRegression` on what it gave. Ours includes encoding, the loop with validation after each epoch, checkpoints and
+`LogisticRegression` on what it gave.
+Measured: ours includes encoding, the loop with validation after each epoch, checkpoints and
 the saved model; importing libraries and loading weights is left out for all. It begins with an empty cache; `views` is
 the same with four augmented views of each picture kept. Where the time goes is told in the notes.
 Data: scikit-learn's digits, 20 a class to learn from and 20 a class to judge by, 64 x 64 pixels as PNG files.
