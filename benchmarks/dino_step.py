@@ -120,12 +120,14 @@ class _Bench:
                 super().after_step(step)
                 ended.append(time.perf_counter())
 
+        options = {"prototypes": _PROTOTYPES, "weight_decay": 0.04, "last_weight_decay": 0.04, "momentum": 0.996}
+        options |= {"centring": "centre", "koleo": 0}
         config = Config.of(
             {
                 "task": "embed",
                 "recipe": "dino",
                 "model": str(self.model),
-                "options": {"prototypes": _PROTOTYPES, "weight_decay": 0.04, "last_weight_decay": 0.04},
+                "options": options,
                 "schedule": {"kind": "constant", "warmup": (_STEPS - 1) / _STEPS},
                 "loop": {"epochs": 1, "batch_size": _PICTURES, "device": "cpu"},
             }

@@ -125,6 +125,15 @@ def test_pictures_without_objects_teach_only_that():
     assert (boxes.grad == 0).all()
 
 
+def test_what_is_found_in_void_is_no_fault():
+    boxes = around(POINTS, 4.0).expand(1, -1, -1)
+    scores = torch.full((1, 25, 2), -15.0)
+    scores[0, :10] = 15.0  # the two upper rows
+    void = [objects([], [], void=[[0.0, 0.0, 40.0, 16.0]])]
+    assert box_loss(found(scores, boxes), void)["loss"].item() < 1e-3
+    assert box_loss(found(scores, boxes), [objects([], [])])["loss"].item() > 100
+
+
 def test_rare_classes_may_count_for_more():
     true = [objects([0], [[8.0, 8.0, 32.0, 32.0]])]
     boxes, scores = around(POINTS, 4.0).expand(1, -1, -1), torch.zeros(1, 25, 2)

@@ -147,12 +147,13 @@ def test_rare_classes_may_count_for_more():
     torch.manual_seed(0)
     found = {"classes": torch.zeros(1, 2, 3), "masks": torch.zeros(1, 2, 8, 8)}
     true = [objects([0], torch.ones(1, 8, 8, dtype=torch.bool))]
-    found["classes"][0, :, 1] = 3.0  # taken for the other class
+    found["classes"][0] = torch.tensor([[0.0, 3.0, 0.5], [0.2, 3.0, -0.5]])  # taken for the other class
+    found["masks"][0, 0] = 1.0  # the first query is the one that is matched
     plain = sets.set_loss(found, true)["classes"]
     heavy = sets.set_loss(found, true, class_weights=torch.tensor([10.0, 1.0]))["classes"]
-    each = -torch.log_softmax(found["classes"][0, 0], -1)
-    assert plain.item() == pytest.approx(((each[0] + 0.1 * each[2]) / 1.1).item(), rel=1e-5)
-    assert heavy.item() == pytest.approx(((10 * each[0] + 0.1 * each[2]) / 10.1).item(), rel=1e-5)
+    one, other = -torch.log_softmax(found["classes"][0], -1)
+    assert plain.item() == pytest.approx(((one[0] + 0.1 * other[2]) / 1.1).item(), rel=1e-5)
+    assert heavy.item() == pytest.approx(((10 * one[0] + 0.1 * other[2]) / 10.1).item(), rel=1e-5)
 
 
 def test_every_stage_is_judged():

@@ -13,7 +13,6 @@ from transformers import SegGptConfig, SegGptForImageSegmentation
 from manylens.data import Dataset
 from manylens.data.records import Annotation, Category, Record
 from manylens.media import to_rle
-from manylens.training import recipes
 from tests.models.hub import kit
 from tests.models.hub.test_seggpt import CONFIG, PROCESSOR, SIDE
 
@@ -21,14 +20,6 @@ from tests.models.hub.test_seggpt import CONFIG, PROCESSOR, SIDE
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
-
-
-@pytest.fixture
-def wired(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The recipe, where the table does not have it yet."""
-    if "incontext" not in recipes.RECIPES:
-        known = recipes.Known("segment", "incontext:InContextPainting", "masks by example")
-        monkeypatch.setitem(recipes.RECIPES, "incontext", known)
 
 
 @pytest.fixture(scope="session")

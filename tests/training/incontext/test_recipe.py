@@ -16,8 +16,6 @@ from manylens.tasks import SegmentRequest
 from manylens.training.errors import TrainError
 from manylens.training.run import train
 
-pytestmark = pytest.mark.usefixtures("wired")
-
 
 def trained(things: Any, base: Path, session: Any, out: Path, **changes: Any) -> Any:
     given = {

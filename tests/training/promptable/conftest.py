@@ -8,39 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from manylens import models
-from manylens.catalog import families
 from manylens.data import Dataset
 from manylens.data.records import Annotation, Category, Record
 from manylens.media import to_rle
-from manylens.models.adapted import heads
-from manylens.training import recipes
 
 WIDTH, HEIGHT = 72, 56
-
-
-@pytest.fixture
-def wired(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The recipe and its model, where the tables do not have them yet."""
-    known = recipes.Known
-    for name, place in (("promptable", "promptable:Promptable"), ("sam", "sam:Sam")):
-        if name not in recipes.RECIPES:
-            monkeypatch.setitem(recipes.RECIPES, name, known("segment", place, "masks for clicks and boxes"))
-    if "promptable" not in heads.HEADS:
-        monkeypatch.setitem(heads.HEADS, "promptable", "promptable:Promptable")
-    if "adapted-promptable" not in models.FAMILIES:
-        place = "manylens.models.adapted.promptable:AdaptedPromptable"
-        monkeypatch.setitem(models.FAMILIES, "adapted-promptable", place)
-        family = families.Family(
-            name="adapted-promptable",
-            model_types=("manylens-adapted",),
-            architectures=("AdaptedPromptable",),
-            pipelines=(),
-            tasks={"segment": frozenset({"points", "box", "mask", "everything"})},
-            engines=("openvino", "torch"),
-        )
-        before = families.families()
-        monkeypatch.setattr(families, "families", lambda: (family, *before))
 
 
 @pytest.fixture(scope="session")

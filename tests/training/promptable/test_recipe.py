@@ -26,8 +26,6 @@ from manylens.training.promptable.asking import options_of, split_options
 from manylens.training.recipes.promptable import Promptable
 from manylens.training.run import train
 
-pytestmark = pytest.mark.usefixtures("wired")
-
 SMALL = {
     "recipe": "promptable",
     "side": 56,

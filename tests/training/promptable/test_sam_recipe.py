@@ -17,8 +17,6 @@ from manylens.training.run import train
 from tests.models.hub import kit, sam2_tiny
 from tests.models.hub.test_sam import CONFIG, PROCESSOR
 
-pytestmark = pytest.mark.usefixtures("wired")
-
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:

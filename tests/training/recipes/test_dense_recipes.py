@@ -23,7 +23,8 @@ from manylens.training.config import Config
 from manylens.training.dense.losses import VOID
 from manylens.training.errors import TrainError
 from manylens.training.recipes.base import Draw, Given, Step
-from manylens.training.recipes.semantic import blocks_that_run, mean_iou
+from manylens.training.recipes.on_objects import blocks_that_run, usual_features
+from manylens.training.recipes.semantic import mean_iou
 from tests.training.dense import made_up
 from tests.training.dense.made_up import CATEGORIES
 
@@ -158,6 +159,28 @@ def test_targets_are_those_of_the_view_that_is_shown(recipe, tmp_path, mode):
                     dense = one.backbone(pixels)["dense"]
                 torch.testing.assert_close(shown["features"]["dense"].float(), dense, atol=2e-2, rtol=1e-2)
         assert seen == ({0, 1, 2} if mode == "frozen" else {1, 2, 3, 4, 5, 6})
+
+
+def test_pixels_are_changed_anew_in_each_epoch_and_never_for_validation(recipe, tmp_path):
+    with recipe("detect", data(tmp_path), transfer__mode="full", augment__policy="light", augment__views=1) as one:
+        first, second = (one.train_source().__getitems__(draws(0, epoch=epoch))["pixels"] for epoch in (0, 1))
+        assert not torch.equal(first, second)
+        first, second = (one.val_source().__getitems__(draws(0, epoch=epoch))["pixels"] for epoch in (0, 1))
+        assert torch.equal(first, second)
+    with recipe("detect", data(tmp_path), transfer__mode="full") as one:
+        first, second = (one.train_source().__getitems__(draws(0, epoch=epoch))["pixels"] for epoch in (0, 1))
+        assert torch.equal(first, second)
+
+
+def test_pictures_of_rare_classes_are_changed_more(recipe, tmp_path):
+    changes = {"augment__policy": "light", "augment__rare": 2.0, "augment__strength": 0.4}
+    for name in ("detect", "semantic"):  # the latter has a class for what is left over, which has no object
+        with recipe(name, data(tmp_path, count=10, val=0), **changes) as one:
+            rarest = min((k for k in range(len(one.labels)) if one.counts[k]), key=lambda k: one.counts[k])
+            made = one._augmentations()
+            for how, held in zip(made, one._held(), strict=True):
+                assert how.colour == pytest.approx(0.8 if rarest in held else 0.4)
+                assert how.scale == pytest.approx((1 - how.colour / 2, 1 + how.colour))
 
 
 @pytest.mark.parametrize(
@@ -330,8 +353,11 @@ def test_boxes_are_enough_to_detect_and_not_for_masks(recipe, tmp_path):
     with recipe("detect", found, augment__policy="light", head__options={"width": 8}) as one:
         assert one.train_source().__getitems__(draws(0))["objects"][0].masks is None
         fit(one, steps=2)
+    val_only = data(tmp_path, change=lambda one: boxes_only(one) if one.id == "5" else one)
     for name in ("masks", "semantic"):
         with pytest.raises(TrainError, match=r"of .* objects have a box but no mask"), recipe(name, found):
+            pass
+        with pytest.raises(TrainError, match=r"split 'val': .* have a box but no mask"), recipe(name, val_only):
             pass
     with pytest.raises(TrainError, match=r"augment\.copy_paste: no object has a mask"):  # noqa: SIM117
         with recipe("detect", found, augment__copy_paste=0.5) as one:
@@ -411,3 +437,7 @@ def test_blocks_that_do_not_run_are_no_features(session, tiny_vit):
         assert blocks_that_run(trainable) == 4
         extra = replace(trainable, blocks=[*trainable.blocks, torch.nn.Identity()])
         assert blocks_that_run(extra) == 4
+        assert usual_features(extra, 1) == ("dense",)
+        assert usual_features(extra, 2) == ("block.2", "dense")
+        assert usual_features(extra, 4) == ("block.0", "block.1", "block.2", "block.3")
+        assert usual_features(extra, 5) == usual_features(replace(extra, patch=0), 2) == ("dense",)

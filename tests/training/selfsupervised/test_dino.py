@@ -16,7 +16,7 @@ from manylens.training.selfsupervised.health import health
 from manylens.training.selfsupervised.schedules import cosine
 from tests.training.selfsupervised.made_up import MEAN, STD, convolutions, textures, tower
 
-HEAD = {"prototypes": 64, "hidden": 64, "bottleneck": 32}
+HEAD = {"prototypes": 64, "hidden": 64, "bottleneck": 32, "centring": "centre", "koleo": 0}
 FULL = {"centring": "sinkhorn", "koleo": 0.1, "ibot": 1.0, "ibot_own_head": True}
 PICTURES, CLASSES = textures(384)
 VIEWS = MultiCrop(

@@ -30,6 +30,14 @@ def test_views_are_compared_as_in_dinos_own_loop():
     assert float(found) == pytest.approx(total / terms, rel=1e-5)
 
 
+def test_half_precision_does_not_reach_the_sum():
+    """A product in half precision would lose all but two digits over so many prototypes."""
+    student, teacher = rows(5, 3, 4000), rows(2, 3, 4000, seed=1).softmax(dim=-1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = objectives.across_views(student, teacher, 0.1)
+    assert float(found) == pytest.approx(float(objectives.across_views(student, teacher, 0.1)), rel=1e-6)
+
+
 def test_its_gradient_is_that_of_the_loop():
     teacher = rows(2, 3, 7, seed=1).softmax(dim=-1)
     one, other = (rows(4, 3, 7).requires_grad_() for _ in range(2))

@@ -54,8 +54,9 @@ def run(data, model, session, out, recipe, resume=False, **changes):
 
 @pytest.mark.parametrize("recipe", OWN)
 def test_a_run_ends_in_a_model_that_embeds(stripes, tiny_vit, session, tmp_path, recipe):
-    made, _ = run(stripes, tiny_vit, session, tmp_path / "run", recipe)
+    made, lines = run(stripes, tiny_vit, session, tmp_path / "run", recipe)
     assert 0 <= made.figures["knn"] <= 1
+    assert sum("before training: k-NN accuracy" in line for line in lines) == 1
     assert made.figures["rank"] > 0
     assert [row["epoch"] for row in made.history] == [0, 1]
     assert all(np.isfinite(row["train/loss"]) for row in made.history)
@@ -108,7 +109,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(stripes, tiny_vit, sess
 
 
 def test_a_collapse_is_said_once(unlabelled, tiny_vit, session, tmp_path):
-    options = {"options.centring": "none", "optimiser.lr": 0.01, "loop.epochs": 12}
+    options = {"options.centring": "none", "options.koleo": 0, "optimiser.lr": 0.01, "loop.epochs": 12}
     made, lines = run(unlabelled, tiny_vit, session, tmp_path / "run", "dino", **options)
     assert sum("collapsed" in line for line in lines) == 1
     assert len(made.history) == 12

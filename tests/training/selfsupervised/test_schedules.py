@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from manylens.training.selfsupervised.schedules import Schedule, cosine, ramp
+from manylens.training.selfsupervised.schedules import Schedule, cosine, ramp, usual_momentum
 
 
 def published(base: float, final: float, steps: int) -> np.ndarray:
@@ -28,6 +28,11 @@ def test_nothing_moves_beyond_the_end_or_without_steps():
     assert cosine(80, 40, 0.1, 0.9) == 0.9
     assert cosine(0, 0, 0.1, 0.9) == 0.9
     assert ramp(0, 0, 0.1, 0.9) == 0.9
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(0, 0.9), (20, 0.9), (200, 0.95), (2500, 0.996), (10**6, 0.996)])
+def test_a_short_training_has_a_teacher_of_short_memory(steps, expected):
+    assert usual_momentum(steps) == pytest.approx(expected)
 
 
 def test_a_training_moves_by_its_own_epochs():

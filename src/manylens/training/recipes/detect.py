@@ -15,7 +15,7 @@ from manylens.training.dense.boxes import BoxWeights, box_loss
 from manylens.training.dense.scene import Scene
 from manylens.training.dense.targets import Classes, objects
 from manylens.training.recipes.base import Given, Step
-from manylens.training.recipes.on_objects import OnObjects
+from manylens.training.recipes.on_objects import OnObjects, usual_features
 
 _FIGURES = {"map": "AP", "map50": "AP50"}
 _LEAST = 0.01
@@ -41,6 +41,12 @@ class Detect(OnObjects):
         super().__init__(given)
         self._weights, self._class_weights = BoxWeights(**self.config.options), self.class_weights()
         self._found: list[tuple[int, Regions]] = []
+
+    def head_options(self) -> dict[str, Any]:
+        """A block in the middle sees what the last one has lost."""
+        options = super().head_options()
+        options.setdefault("features", usual_features(self.given.trainable, 2))
+        return options
 
     def details(self) -> dict[str, Any]:
         """Nothing more."""

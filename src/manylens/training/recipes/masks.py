@@ -22,7 +22,7 @@ from manylens.training.dense.sets import SetWeights, set_loss
 from manylens.training.dense.store import ObjectStore
 from manylens.training.dense.targets import Classes, Kind, objects
 from manylens.training.recipes.base import Given, Step
-from manylens.training.recipes.on_objects import OnObjects
+from manylens.training.recipes.on_objects import OnObjects, usual_features
 
 _FIGURES: dict[str, dict[str, str]] = {
     "instance": {"map": "AP", "map50": "AP50"},
@@ -50,7 +50,7 @@ class Masks(OnObjects):
     architecture: ClassVar[str] = "AdaptedMasks"
     heads: ClassVar[tuple[str, ...]] = ("eomt",)
     options_of: ClassVar[tuple[str, ...]] = ("kind", "points", "classes", "masks", "dice", "nothing")
-    usual_rates: ClassVar[tuple[float, float]] = (1e-3, 5e-4)
+    usual_rates: ClassVar[tuple[float, float]] = (2e-3, 5e-4)
 
     def __init__(self, given: Given) -> None:
         self._kind: Kind = given.config.options.get("kind", "instance")
@@ -70,8 +70,9 @@ class Masks(OnObjects):
         return classes, ObjectStore.of(train, classes.names)
 
     def head_options(self) -> dict[str, Any]:
-        """More queries than any picture has objects."""
+        """More queries than any picture has objects; a block in the middle sees what the last one has lost."""
         options = super().head_options()
+        options.setdefault("features", usual_features(self.given.trainable, 2))
         most = int(np.diff(self.store.starts).max(initial=0))
         options.setdefault("queries", max(50, round(_ROOM * most)))
         return options

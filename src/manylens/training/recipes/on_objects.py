@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -12,21 +11,23 @@ import torch
 from torch import Tensor
 
 from manylens.data import Dataset
-from manylens.data.records import Category
+from manylens.data.records import BACKGROUND, Category
 from manylens.evaluation.measure import Measure, Regions
-from manylens.training.augment import strengths, which_view
+from manylens.models.adapted.heads.pyramid import spread
+from manylens.models.base import Trainable
+from manylens.training.augment import strengths
 from manylens.training.balance import losses, sampling
 from manylens.training.balance.names import check_name
 from manylens.training.config import Config
 from manylens.training.dense.paste import paste_rates
 from manylens.training.dense.scene import Scene
 from manylens.training.dense.scenes import Augmentation, Scenes
+from manylens.training.dense.source import ObjectSource, SceneViews
 from manylens.training.dense.store import ObjectStore
 from manylens.training.dense.targets import Classes
 from manylens.training.errors import TrainError
-from manylens.training.inputs.features import Features
 from manylens.training.inputs.pictures import Pictures
-from manylens.training.recipes.base import Draw, Given, Source
+from manylens.training.recipes.base import Given, Source
 from manylens.training.recipes.on_encoder import OnEncoder
 
 _SCALES = {"none": (0.0, 0.0), "flip": (0.0, 0.0), "light": (0.5, 1.0), "rand": (0.9, 1.0)}
@@ -61,6 +62,8 @@ class OnObjects(OnEncoder):
         super().__init__(given, self.classes.names)
         val = given.of(config.data.val)
         self._val = None if val is None else ObjectStore.of(val, self.classes.names)
+        if val is not None and self._val is not None:
+            self.check_objects(self._val, val, config.data.val, learn=False)
         self.counts = np.bincount(self.store.classes[self.store.classes >= 0], minlength=len(self.labels))
         self._sources: dict[str, Source] = {}
 
@@ -68,7 +71,7 @@ class OnObjects(OnEncoder):
 
     def found(self, given: Given, train: Dataset) -> tuple[Classes, ObjectStore]:
         """The classes, and the objects of the training pictures; here those that have instances."""
-        things = [one for one in given.data.categories if one.is_thing]
+        things = [one for one in given.data.categories if one.is_thing and one.name != BACKGROUND]
         if not things:
             raise TrainError(
                 f"{given.data.name or 'data'}: none of its categories has instances, all are stuff",
@@ -136,10 +139,10 @@ class OnObjects(OnEncoder):
         check_name(f"imbalance.loss of the recipe {self.name!r}", section.loss, _WEIGHING)
         return losses.build(section.loss, self.counts, **section.loss_options).weights
 
-    def check_objects(self, store: ObjectStore, data: Dataset, split: str) -> None:
-        """Raise where there is nothing to learn from."""
+    def check_objects(self, store: ObjectStore, data: Dataset, split: str, *, learn: bool = True) -> None:
+        """Raise where there is nothing to learn from, or where masks are missing."""
         where = f"{data.name or 'data'}, split {split!r}"
-        if not (store.classes >= 0).any():
+        if learn and not (store.classes >= 0).any():
             raise TrainError(f"{where}: no picture has an object of a class", "give boxes or masks with categories")
         if self.masks and not store.has_mask.all():
             lacking = int((~store.has_mask).sum())
@@ -164,7 +167,9 @@ class OnObjects(OnEncoder):
         if section.copy_paste and not self.store.has_mask.any():
             raise TrainError("augment.copy_paste: no object has a mask to be cut out by", "set it to 0")
         rates = paste_rates(self.counts.tolist(), power, self.classes.things)
-        of_class = strengths(self.counts.tolist(), section.strength, section.rare)
+        # A class without objects, such as what is left over as background, is not the rarest of them.
+        met = np.where(self.counts > 0, self.counts, self.counts.max())
+        of_class = strengths(met.tolist(), section.strength, section.rare)
         made = []
         for held in self._held():
             strength = max((float(of_class[one]) for one in held), default=section.strength)
@@ -181,7 +186,7 @@ class OnObjects(OnEncoder):
             )
         return made
 
-    def _source(self, store: ObjectStore, augmentations: list[Augmentation] | None) -> Objects:
+    def _source(self, store: ObjectStore, augmentations: list[Augmentation] | None) -> ObjectSource:
         pictures = Pictures(store.paths, self.side)
         scenes = Scenes(
             store,
@@ -193,84 +198,41 @@ class OnObjects(OnEncoder):
         )
         views = SceneViews(scenes, self.config.augment.views if augmentations is not None else 1)
         kept = self.features(pictures, views) if self.cached else None  # type: ignore[arg-type]
-        return Objects(views, kept, pictures, self.targets())
+        return ObjectSource(views, kept, pictures, self.targets())
 
 
 _WEIGHING = ("cross_entropy", "weighted", "class_balanced")
 
 
-@dataclass(frozen=True, eq=False)
-class SceneViews:
-    """Views as :class:`Features` asks for them, whose targets are made of the same scenes.
-
-    Attributes:
-        scenes: Makes them.
-        count: Fixed views of each picture, the picture itself being the first.
-    """
-
-    scenes: Scenes
-    count: int
-
-    def name(self, number: int, view: int) -> str:
-        """Tells a view of a picture apart from all others."""
-        return self.scenes.name(number, view)
-
-    def make(self, squares: np.ndarray, numbers: Sequence[int], view: int) -> np.ndarray:
-        """A view of squares uint8 ``(n, side, side, 3)``."""
-        return self.scenes.views(squares, numbers, view)
-
-    def shown(self, number: int, epoch: int) -> int:
-        """Which of the fixed views a picture shows in an epoch."""
-        return which_view(self.scenes.seed, epoch, self.scenes.store.ids[number], self.count)
-
-
-class Objects(Source):
-    """Pictures with what they hold; nothing is decoded before it is asked for, and nothing decoded is kept.
+def usual_features(trainable: Trainable, count: int) -> tuple[str, ...]:
+    """The maps that a head is given where the config names none.
 
     Args:
-        views: Of the pictures.
-        kept: Their features; without them pixels are shown, changed anew in each epoch.
-        pictures: The pictures.
-        targets: Of scenes.
+        trainable: The base model, opened.
+        count: How many: 1 is the last map, 2 that of a block in the middle too, more are blocks evenly spaced. Models
+            without tokens have the last map alone, as their blocks' are of many sizes.
     """
+    depth = blocks_that_run(trainable) if trainable.patch and count > 1 else 0
+    if depth < count or count == 1:
+        return ("dense",)
+    return (f"block.{depth // 2}", "dense") if count == 2 else spread(depth, count)
 
-    def __init__(
-        self,
-        views: SceneViews,
-        kept: Features | None,
-        pictures: Pictures,
-        targets: Callable[[Sequence[Scene]], dict[str, Any]],
-    ) -> None:
-        self._views, self._kept, self._pictures, self._targets = views, kept, pictures, targets
 
-    def __len__(self) -> int:
-        return len(self._pictures)
-
-    def __getitems__(self, draws: Sequence[Draw]) -> dict[str, Any]:
-        numbers = [draw.index for draw in draws]
-        scenes = self._views.scenes
-        held = {"numbers": torch.tensor(numbers)}
-        if self._kept is not None:
-            views = [self._views.shown(draw.index, draw.epoch) for draw in draws]
-            shown = [scenes.scene(number, view) for number, view in zip(numbers, views, strict=True)]
-            features = self._kept.get(np.array(numbers), np.array(views))
-            return {"features": features, **held, **self._targets(shown)}
-        changed = self._views.count > 1
-        squares = self._pictures.of(numbers)
-        shown = [
-            scenes.scene(draw.index, draw.epoch + 1 if changed else 0, pixels=True, square=square)
-            for draw, square in zip(draws, squares, strict=True)
-        ]
-        pixels = np.stack([one.pixels for one in shown if one.pixels is not None])
-        return {
-            "pixels": torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255),
-            **held,
-            **self._targets(shown),
-        }
-
-    def ids(self, draws: Sequence[Draw]) -> list[str]:
-        """Names of the pictures."""
-        return [self._views.scenes.store.ids[draw.index] for draw in draws]
+def blocks_that_run(trainable: Trainable) -> int:
+    """How many of an encoder's blocks its features are made by; the last ones of some models are not used."""
+    ran: list[int] = []
+    hooks = [
+        block.register_forward_hook(lambda *_, number=number: ran.append(number))
+        for number, block in enumerate(trainable.blocks)
+    ]
+    side = max(2 * trainable.patch, 32) // max(trainable.patch, 1) * max(trainable.patch, 1)
+    try:
+        with torch.no_grad():
+            trainable.forward(torch.zeros(1, 3, side, side))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(ran, default=-1) + 1
 
 
 def refuse(config: Config, recipe: str) -> None:

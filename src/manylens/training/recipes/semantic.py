@@ -14,8 +14,6 @@ from torch import Tensor
 
 from manylens.data import Dataset
 from manylens.data.records import BACKGROUND
-from manylens.models.adapted.heads.pyramid import spread
-from manylens.models.base import Trainable
 from manylens.training.balance import losses
 from manylens.training.balance.names import check_name
 from manylens.training.dense.losses import VOID, class_dice, enlarged
@@ -25,7 +23,7 @@ from manylens.training.dense.targets import Classes, class_map
 from manylens.training.errors import TrainError
 from manylens.training.extras import need
 from manylens.training.recipes.base import Given, Step
-from manylens.training.recipes.on_objects import OnObjects
+from manylens.training.recipes.on_objects import OnObjects, usual_features
 
 _COVERED = 0.98
 """Share of a picture that annotations cover where they are meant to cover all of it."""
@@ -77,7 +75,7 @@ class Semantic(OnObjects):
         """Four blocks for the four levels of a pyramid."""
         options = super().head_options()
         if self.kind == "upernet":
-            options.setdefault("features", spread(blocks_that_run(self.given.trainable), 4))
+            options.setdefault("features", usual_features(self.given.trainable, 4))
         return options
 
     def details(self) -> dict[str, Any]:
@@ -141,23 +139,6 @@ class Semantic(OnObjects):
             total = sum(float(np.prod(store.size(picture))) for picture in range(len(store)))
             counts[ground] += max(total - store.areas.sum(), 0.0)
         return counts
-
-
-def blocks_that_run(trainable: Trainable) -> int:
-    """How many of an encoder's blocks its features are made by; the last ones of some models are not used."""
-    ran: list[int] = []
-    hooks = [
-        block.register_forward_hook(lambda *_, number=number: ran.append(number))
-        for number, block in enumerate(trainable.blocks)
-    ]
-    side = max(2 * trainable.patch, 32) // max(trainable.patch, 1) * max(trainable.patch, 1)
-    try:
-        with torch.no_grad():
-            trainable.forward(torch.zeros(1, 3, side, side))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return max(ran, default=-1) + 1
 
 
 def mean_iou(table: np.ndarray) -> float:

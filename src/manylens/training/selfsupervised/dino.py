@@ -20,12 +20,17 @@ from manylens.training.selfsupervised.crops import Crops
 from manylens.training.selfsupervised.heads import DinoHead
 from manylens.training.selfsupervised.objectives import Centre
 from manylens.training.selfsupervised.options import Options
-from manylens.training.selfsupervised.schedules import Schedule
+from manylens.training.selfsupervised.schedules import Schedule, usual_momentum
 from manylens.training.selfsupervised.towers import Tower, Vit
 
 
 class DinoOptions(Options):
-    """How student and teacher learn. The defaults are the paper's, but for its 65,536 prototypes for ImageNet.
+    """How student and teacher learn.
+
+    The defaults are those of the paper (Caron et al., 2021), but where those are made for millions of pictures: there
+    are 4,096 prototypes and not 65,536; Sinkhorn-Knopp and KoLeo, which are DINOv2's; and a momentum that fits the
+    length. With ``centring=centre`` and ``koleo=0`` a short training on a few thousand pictures mostly stays where the
+    teacher says the same of all.
 
     Attributes:
         prototypes: How many the head has.
@@ -36,13 +41,14 @@ class DinoOptions(Options):
         temperature: Of the teacher's softmax.
         first_temperature: The same at the first step.
         warmup_epochs: In which the one becomes the other.
-        momentum: Share of itself that the teacher keeps in a step, at first; it rises to 1.
+        momentum: Share of itself that the teacher keeps in a step, at first; it rises to 1. By default such that it
+            remembers a tenth of the training, at most the paper's 0.996.
         weight_decay: Of the student, at first; it counts in place of ``optimiser.weight_decay``.
         last_weight_decay: At last.
         freeze_last_epochs: In which the prototypes stay as they are.
-        centring: What keeps one prototype from winning for all: ``centre``, ``sinkhorn``, or ``none``.
+        centring: What keeps one prototype from winning for all: ``sinkhorn``, ``centre``, or ``none``.
         centre_momentum: Share of itself that the centre keeps in a step.
-        koleo: Weight of the term that keeps vectors apart; DINOv2 has 0.1.
+        koleo: Weight of the term that keeps vectors apart.
         ibot: Weight of the term on masked patches; DINOv2 has 1.
         ibot_probability: Of a large view to have masked patches.
         ibot_share: Share of its patches that are masked, least and most.
@@ -57,13 +63,13 @@ class DinoOptions(Options):
     temperature: float = Field(default=0.04, gt=0)
     first_temperature: float | None = Field(default=None, gt=0)
     warmup_epochs: float = Field(default=0.0, ge=0)
-    momentum: float = Field(default=0.996, ge=0, le=1)
+    momentum: float | None = Field(default=None, ge=0, le=1)
     weight_decay: float = Field(default=0.04, ge=0)
     last_weight_decay: float = Field(default=0.4, ge=0)
     freeze_last_epochs: float = Field(default=1.0, ge=0)
-    centring: Literal["centre", "sinkhorn", "none"] = "centre"
+    centring: Literal["centre", "sinkhorn", "none"] = "sinkhorn"
     centre_momentum: float = Field(default=0.9, ge=0, lt=1)
-    koleo: float = Field(default=0.0, ge=0)
+    koleo: float = Field(default=0.1, ge=0)
     ibot: float = Field(default=0.0, ge=0)
     ibot_probability: float = Field(default=0.5, ge=0, le=1)
     ibot_share: tuple[float, float] = (0.1, 0.5)
@@ -74,7 +80,7 @@ class DinoOptions(Options):
         return Schedule(
             total=total,
             per_epoch=per_epoch,
-            momentum=self.momentum,
+            momentum=usual_momentum(total) if self.momentum is None else self.momentum,
             temperature=self.temperature,
             first_temperature=self.temperature if self.first_temperature is None else self.first_temperature,
             warmup_epochs=self.warmup_epochs,

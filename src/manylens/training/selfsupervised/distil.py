@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from manylens.training.selfsupervised.objectives import gathered
+from manylens.training.selfsupervised.objectives import exact, gathered
 from manylens.training.selfsupervised.options import Options
 from manylens.training.selfsupervised.towers import Tower
 
@@ -107,7 +107,8 @@ class Distil(nn.Module):
             answers = regridded(self.on_patches(seen.patches), seen.grid, known.grid)
             found["patches"] = regression(answers, known.patches)
         if options.logits:
-            found["logits"] = self._likenesses(answer.float(), known.vector.float())
+            with exact(answer):
+                found["logits"] = self._likenesses(answer.float(), known.vector.float())
         weights = options.model_dump()
         loss = sum((weights[name] * one for name, one in found.items()), start=answer.new_zeros(()))
         return {

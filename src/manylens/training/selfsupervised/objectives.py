@@ -72,7 +72,8 @@ def across_views(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
     large = len(teacher)
     said = (student.float() / temperature).log_softmax(dim=-1)
     # One product for all pairs: a loop over pairs would go through the logits once for each.
-    pairs = teacher.flatten(1) @ said.flatten(1).T
+    with exact(said):
+        pairs = teacher.flatten(1) @ said.flatten(1).T
     return (pairs.diagonal().sum() - pairs.sum()) / (pictures * (large * views - large))
 
 
@@ -104,6 +105,11 @@ def koleo(vectors: Tensor) -> Tensor:
         nearest = cosines.argmax(dim=1)
     distances = functional.pairwise_distance(unit, unit[nearest], eps=1e-8)
     return -(distances + 1e-8).log().mean()
+
+
+def exact(values: Tensor) -> torch.autocast:
+    """A block in which products of float32 are of float32, also where the training runs in half precision."""
+    return torch.autocast(values.device.type, enabled=False)
 
 
 def summed(values: Tensor) -> Tensor:

@@ -131,6 +131,20 @@ class WithoutLabels(Recipe):
         """Labelled pictures as they are; None where there are none."""
         return self._judges
 
+    @torch.no_grad()
+    def before_epoch(self, step: Step) -> None:
+        """Tell what the features are worth before anything is learnt: later figures are held to that."""
+        if step.number or self._judges is None:
+            return
+        self.network.eval()
+        device = next(self.network.parameters()).device
+        for start in range(0, len(self._judges), 32):
+            draws = [Draw(place, 0, 0) for place in range(start, min(start + 32, len(self._judges)))]
+            self.judge({name: one.to(device) for name, one in self._judges.__getitems__(draws).items()})
+        self.given.say(f"before training: k-NN accuracy {self.figures()['knn']:.3f}")
+        self._health = None
+        self.network.train()
+
     def judge(self, batch: Any) -> None:
         """Keep the vectors of a batch."""
         vectors, answers = self.judged(batch["pixels"])

@@ -85,11 +85,12 @@ def _adapt(trainable: Trainable, section: TransferSection) -> None:
     targets = section.lora.targets or trainable.lora_targets
     encoder = trainable.parts.get("encoder", trainable.module)
     inside = {name for name, one in trainable.module.named_modules() for part in encoder.modules() if part is one}
+    ends = tuple(f".{target}" for target in targets)  # a target may have dots itself: SAM's is attn.qkv
     # A text tower has layers of the same names, which a head on pictures never reaches.
     wanted = [
         name
         for name, one in trainable.module.named_modules()
-        if name in inside and name.rpartition(".")[2] in targets and isinstance(one, nn.Linear | nn.Conv2d)
+        if name in inside and f".{name}".endswith(ends) and isinstance(one, nn.Linear | nn.Conv2d)
     ]
     if not wanted:
         raise UnsupportedError(

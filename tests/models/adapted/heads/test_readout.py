@@ -71,13 +71,15 @@ def test_instances_come_best_first_and_not_too_many():
 
 
 def test_boxes_are_of_the_picture_and_each_object_has_one():
-    scores = np.array([[3.0, -9], [2.0, -9], [-9, 1.0], [-9, -9], [1.5, -9]], np.float32)
-    corners = np.array([[2, 2, 10, 10], [2, 2, 10, 11], [2, 2, 10, 10], [0, 0, 1, 1], [12, 12, 30, 30]], np.float32)
+    scores = np.array([[3.0, -9], [2.0, -9], [-9, 1.0], [-9, -9], [1.5, -9], [-9, 0.5]], np.float32)
+    corners = np.array(
+        [[2, 2, 10, 10], [2, 2, 10, 11], [2, 2, 10, 10], [0, 0, 1, 1], [12, 12, 30, 30], [-5, -5, 2, 1]], np.float32
+    )
     found, score, label = readout.boxes(scores, corners, (16, 16), (32, 48))
-    # Of the first two the better one stays; the third is of another class; the last is cut off at the end.
-    assert label.tolist() == [0, 0, 1]
-    np.testing.assert_allclose(score, 1 / (1 + np.exp(-np.array([3.0, 1.5, 1.0]))), rtol=1e-6)
-    assert found.tolist() == [[4, 6, 20, 30], [24, 36, 32, 48], [4, 6, 20, 30]]
+    # Of the first two the better one stays; the third is of another class; the last two are cut off at the ends.
+    assert label.tolist() == [0, 0, 1, 1]
+    np.testing.assert_allclose(score, 1 / (1 + np.exp(-np.array([3.0, 1.5, 1.0, 0.5]))), rtol=1e-6)
+    assert found.tolist() == [[4, 6, 20, 30], [24, 36, 32, 48], [4, 6, 20, 30], [0, 0, 4, 3]]
 
 
 def test_no_boxes():

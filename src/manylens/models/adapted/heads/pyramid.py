@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 _UP = {4.0: 2, 2.0: 1, 1.0: 0, 0.5: 0}
 """Doublings by scale."""
@@ -24,9 +25,18 @@ def as_map(features: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
 
 
 def joined(features: Mapping[str, Tensor], names: Sequence[str], like: Tensor) -> Tensor:
-    """Several features as one map, one after the other along the channels."""
+    """Several features as one map, one after the other along the channels; of several sizes at that of the last."""
     maps = [as_map(features, name, like) for name in names]
-    return maps[0] if len(maps) == 1 else torch.cat(maps, dim=1)
+    if len(maps) == 1:
+        return maps[0]
+    return torch.cat([*(resized(one, maps[-1]) for one in maps[:-1]), maps[-1]], dim=1)
+
+
+def resized(x: Tensor, like: Tensor) -> Tensor:
+    """A map at the sides of another, bilinear."""
+    if x.shape[-2:] == like.shape[-2:]:
+        return x
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def total(widths: Mapping[str, int], names: Sequence[str]) -> int:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from manylens.models.adapted.heads.pyramid import Pyramid, conv, joined, total
+from manylens.models.adapted.heads.pyramid import Pyramid, conv, joined, resized, total
 
 _SCALES = (4.0, 2.0, 1.0, 0.5)
 _POOLS = (1, 2, 3, 6)
@@ -96,8 +95,3 @@ def _classifier(width: int, labels: int) -> nn.Conv2d:
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.constant_(layer.bias, 0.0)  # type: ignore[arg-type]
     return layer
-
-
-def resized(x: Tensor, like: Tensor) -> Tensor:
-    """A map at the sides of another, bilinear."""
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
