@@ -284,7 +284,7 @@ class RecordSection(_Section):
     """
 
     card: bool = True
-    pictures: int = Field(default=200, ge=0)
+    pictures: int = Field(default=100, ge=0)
 
 
 class Config(_Section):
