@@ -121,3 +121,14 @@ def test_boxes_of_no_area_are_no_nan():
     nothing = torch.zeros(1, 4)
     for pairs in (losses.iou_pairs, losses.giou_pairs):
         assert pairs(nothing, nothing).isfinite().all()
+
+
+def test_things_are_counted_over_all_processes(monkeypatch):
+    assert losses.counted(torch.tensor(6.0)).item() == 6
+    assert losses.counted(torch.tensor(0.0)).item() == 1
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda number: number.add_(4.0))
+    given = torch.tensor(6.0)
+    assert losses.counted(given).item() == 5  # the mean of 6 here and 4 there
+    assert given.item() == 6
