@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from manylens.data import Dataset
-from manylens.models.adapted.heads.vector import Standardised
 from manylens.training.augment import cutmix, mixup
 from manylens.training.balance import losses, sampling, synthetic, weights
 from manylens.training.domain.norms import needed
@@ -20,16 +19,15 @@ from manylens.training.errors import TrainError
 from manylens.training.extras import need
 from manylens.training.inputs.features import Features
 from manylens.training.inputs.pictures import Pictures
-from manylens.training.inputs.views import Views
 from manylens.training.recipes.adapting import Adapting
-from manylens.training.recipes.base import Draw, Given, Source, Step
-from manylens.training.recipes.on_encoder import OnEncoder
+from manylens.training.recipes.base import Given, Source, Step
+from manylens.training.recipes.on_labelled import Kept, Labelled, OnLabelled
 
 _COSINES = 30.0
 """What cosines are multiplied with before a softmax (Cao et al., 2019)."""
 
 
-class Classify(OnEncoder):
+class Classify(OnLabelled):
     """Trains for ``classify``: one class a picture."""
 
     name: ClassVar[str] = "classify"
@@ -46,18 +44,14 @@ class Classify(OnEncoder):
         if len(names) < 2:
             shown = f"all pictures are {names[0]!r}" if names else "no picture has a label"
             raise TrainError(f"{train.name}, split {given.config.data.train!r}: {shown}", "give two classes or more")
-        super().__init__(given, names)
+        val = given.of(given.config.data.val)
+        super().__init__(given, names, Labelled(train, names), Labelled(val, names) if val is not None else None)
         config = self.config
-        self._train = Labelled(train, self.labels)
-        val = given.of(config.data.val)
-        self._val = Labelled(val, self.labels) if val is not None else None
         counts = weights.tally(self._train.numbers, len(self.labels))
         usual: dict[str, Any] = {"smoothing": config.regularise.label_smoothing}
         if config.imbalance.loss == "ldam":
             usual["scale"] = _COSINES
         self.criterion = losses.build(config.imbalance.loss, counts, **{**usual, **config.imbalance.loss_options})
-        self._views = Views.of(config, self._train.ids, self._train.numbers, counts)
-        self._sources: dict[str, Source] = {}
         self._adapting = self._target()
         if self._adapting is not None and self._adapting.helper is not None:
             self.network.helper = self._adapting.helper  # learns too, and is not saved with the model
@@ -80,24 +74,6 @@ class Classify(OnEncoder):
         return {}
 
     # ------------------------------------------------------------------ what the loop asks
-
-    def train_source(self) -> Source:
-        """Features or pixels, with numbers of classes."""
-        if "train" not in self._sources:
-            self._sources["train"] = self._made_source()
-        return self._sources["train"]
-
-    def val_source(self) -> Source | None:
-        """Likewise, as they are."""
-        if self._val is None:
-            return None
-        if "val" not in self._sources:
-            pictures = Pictures(self._val.paths, self.side)
-            if self.cached:
-                self._sources["val"] = Kept(self.features(pictures), self._val, None)
-            else:
-                self._sources["val"] = Squares(pictures, self._val, None)
-        return self._sources["val"]
 
     def draws(self, epoch: int) -> np.ndarray:
         """As the config's sampling says."""
@@ -215,45 +191,20 @@ class Classify(OnEncoder):
         return Adapting(config.domain, batch_of, len(records), int(width))  # type: ignore[arg-type]
 
     def _made_source(self) -> Source:
-        config = self.config
-        pictures = Pictures(self._train.paths, self.side)
-        if not self.cached:
-            if config.imbalance.synthetic:
-                raise TrainError(
-                    f"imbalance.synthetic {config.imbalance.synthetic!r}: works on the features of a frozen encoder",
-                    "set transfer.mode=frozen, or leave it away",
-                )
-            source: Source = Squares(pictures, self._train, self._views)
-            self._measure(self._encoded_sample(pictures))
-            return source
-        found = self.features(pictures, self._views)
-        kept = Kept(found, self._train, self._views)
-        if config.imbalance.synthetic:
+        """As ever, with the examples that are made for rare classes."""
+        synthetic_kind = self.config.imbalance.synthetic
+        if synthetic_kind and not self.cached:
+            raise TrainError(
+                f"imbalance.synthetic {synthetic_kind!r}: works on the features of a frozen encoder",
+                "set transfer.mode=frozen, or leave it away",
+            )
+        return super()._made_source()
+
+    def _kept_source(self, found: Features) -> Kept:
+        kept = super()._kept_source(found)
+        if self.config.imbalance.synthetic:
             kept.add(self._synthetic(found))
-        self._measure({name: torch.from_numpy(found.vectors(name)[:, 0]) for name in self.head_vectors()})
         return kept
-
-    def head_vectors(self) -> tuple[str, ...]:
-        """Features of the head that are vectors."""
-        return tuple(name for name in self.backbone.needs if name in ("vector", "mean"))
-
-    def _measure(self, vectors: Mapping[str, Tensor]) -> None:
-        norm = getattr(self.head, "norm", None)
-        if isinstance(norm, Standardised) and vectors:
-            norm.measure(torch.cat([vectors[name].float() for name in self.head_vectors()], dim=-1))
-
-    def _encoded_sample(self, pictures: Pictures, most: int = 256) -> dict[str, Tensor]:
-        """Vectors of some pictures, from which the head's scale is measured where the encoder learns too."""
-        if not self.head_vectors():
-            return {}
-        random = np.random.default_rng(self.config.seed)
-        numbers = random.permutation(len(pictures))[:most].tolist()
-        parts = []
-        self.backbone.eval()
-        with torch.no_grad():
-            for start in range(0, len(numbers), 16):
-                parts.append(self.backbone(pictures.tensor(numbers[start : start + 16])))
-        return {name: torch.cat([part[name] for part in parts]) for name in self.head_vectors()}
 
     def _synthetic(self, found: Features) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Features and classes that are made for rare classes."""
@@ -278,78 +229,6 @@ class Classify(OnEncoder):
         new = made.vectors[made.made]
         edges = np.cumsum([self.backbone.widths[name] for name in names])[:-1]
         return dict(zip(names, np.split(new, edges, axis=1), strict=True)), made.labels[made.made]
-
-
-class Labelled:
-    """Pictures with one class each; those without a class are left out.
-
-    Args:
-        data: The records.
-        labels: All classes.
-    """
-
-    def __init__(self, data: Dataset, labels: Sequence[str]) -> None:
-        place = {label: number for number, label in enumerate(labels)}
-        records = [(one.id, one.path, place[one.label]) for one in data.records() if one.label in place]
-        if not records:
-            raise TrainError(f"{data.name}: no picture has a class that is trained for", "look at the labels")
-        self.ids = [id for id, _, _ in records]
-        self.paths = [path for _, path, _ in records]
-        self.numbers = np.array([number for _, _, number in records], np.int64)
-
-
-class Kept(Source):
-    """Kept features with classes; each draw takes one of the views."""
-
-    def __init__(self, found: Features, labelled: Labelled, views: Views | None) -> None:
-        self._found, self._ids, self._views = found, labelled.ids, views
-        self.labels = labelled.numbers
-        self._added: dict[str, Tensor] = {}
-
-    def add(self, made: tuple[dict[str, np.ndarray], np.ndarray]) -> None:
-        """Take in features that belong to no picture."""
-        self._added = {name: torch.from_numpy(one.astype(np.float32)) for name, one in made[0].items()}
-        self.labels = np.concatenate([self.labels, made[1]])
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitems__(self, draws: Sequence[Draw]) -> dict[str, Any]:
-        numbers = np.fromiter((draw.index for draw in draws), np.int64, len(draws))
-        real = numbers < len(self._found)
-        mine = numbers[real]
-        shown = np.zeros(len(mine), np.int64) if self._views is None else self._views.shown(mine, draws[0].epoch)
-        found = self._found.get(mine, shown)
-        if not real.all():
-            places = torch.from_numpy(np.argsort(np.concatenate([np.flatnonzero(real), np.flatnonzero(~real)])))
-            rest = torch.from_numpy(numbers[~real] - len(self._found))
-            found = {name: torch.cat([one, self._added[name][rest]])[places] for name, one in found.items()}
-        return {"features": found, "target": torch.from_numpy(self.labels[numbers])}
-
-    def ids(self, draws: Sequence[Draw]) -> list[str]:
-        """Names of the pictures."""
-        return [self._ids[one.index] if one.index < len(self._ids) else "a made example" for one in draws]
-
-
-class Squares(Source):
-    """Pixels with classes, changed anew in each epoch."""
-
-    def __init__(self, pictures: Pictures, labelled: Labelled, views: Views | None) -> None:
-        self._pictures, self._labelled, self._views = pictures, labelled, views
-
-    def __len__(self) -> int:
-        return len(self._pictures)
-
-    def __getitems__(self, draws: Sequence[Draw]) -> dict[str, Any]:
-        numbers = [draw.index for draw in draws]
-        pixels = self._pictures.tensor(numbers)
-        if self._views is not None:
-            pixels = self._views.live(pixels, numbers, draws[0].epoch)
-        return {"pixels": pixels, "target": torch.from_numpy(self._labelled.numbers[numbers])}
-
-    def ids(self, draws: Sequence[Draw]) -> list[str]:
-        """Names of the pictures."""
-        return [self._labelled.ids[one.index] for one in draws]
 
 
 def fold(head: torch.nn.Module, scale: float, offset: Tensor | None) -> None:
