@@ -187,6 +187,14 @@ def test_early_stopping_ends_where_a_figure_gets_no_better(stripes, tiny_vit, se
     assert made.epochs < 30
 
 
+def test_a_plateau_of_the_loss_is_where_it_falls_no_more(stripes, tiny_vit, session, tmp_path):
+    plateau = {"schedule__kind": "plateau", "schedule__patience": 0, "optimiser__kind": "sgd", "loop__monitor": "loss"}
+    made = run(stripes, tiny_vit, session, tmp_path / "run", optimiser__lr=1e-3, **plateau)
+    losses = [row["val/loss"] for row in made.history]
+    assert losses == sorted(losses, reverse=True)  # it gets better all the time
+    assert {row["lr"] for row in made.history} == {1e-3}
+
+
 def test_features_are_encoded_once(stripes, tiny_vit, session, tmp_path):
     first = run(stripes, tiny_vit, session, tmp_path / "one")
     second = run(stripes, tiny_vit, session, tmp_path / "two", head__kind="mlp", head__options={"hidden": 8})

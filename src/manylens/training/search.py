@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from manylens.training.config import Config, keys, nearest, write
 from manylens.training.errors import TrainError
 from manylens.training.extras import need
+from manylens.training.recipes import find
+from manylens.training.recipes.base import Aim
 from manylens.training.run import Job
 
 _STUDY = "study.sqlite"
@@ -36,7 +38,7 @@ class SearchSection(BaseModel):
     trials: int = Field(default=20, ge=1)
     pruner: str = Field(default="median", pattern="median|hyperband|none")
     figure: str | None = None
-    mode: str | None = Field(default=None, pattern="max|min")
+    mode: Literal["max", "min"] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def search(job: Job, out: Path) -> Searched:
     """
     optuna = need("optuna")
     section = _section(job.config)
-    figure, mode = _aim(job, section)
+    _, recipe = find(job.config.task, job.config.recipe)
+    aim = Aim.of(job.config, recipe, section.figure, section.mode)
     out.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pruner = {
@@ -91,7 +94,7 @@ def search(job: Job, out: Path) -> Searched:
     study = optuna.create_study(
         storage=f"sqlite:///{(out / _STUDY).resolve()}",
         study_name="manylens",
-        direction="maximize" if mode == "max" else "minimize",
+        direction="maximize" if aim.mode == "max" else "minimize",
         # Seeded by how far it is, so that a search that goes on draws no value twice.
         sampler=optuna.samplers.TPESampler(seed=job.config.seed, n_startup_trials=5, multivariate=True),
         pruner=pruner,
@@ -106,11 +109,11 @@ def search(job: Job, out: Path) -> Searched:
         mine = job.changed({**values, "search": {}})
         mine.say = lambda line: None
         folder = out / f"trial-{trial.number:03d}"
-        mine.train(folder, callbacks=[_Pruning(trial, figure, optuna)])
+        mine.train(folder, callbacks=[_Pruning(trial, aim.logged, optuna)])
         # The best epoch by this figure, which need not be the one that a checkpoint was kept of.
-        reached = [row[f"val/{figure}"] for row in _epochs(folder) if f"val/{figure}" in row]
+        reached = [row[aim.logged] for row in _epochs(folder) if aim.logged in row]
         job.progress((trial.number + 1) / section.trials, f"trial {trial.number + 1} of {section.trials}")
-        return float(max(reached) if mode == "max" else min(reached))
+        return float(max(reached) if aim.mode == "max" else min(reached))
 
     study.optimize(objective, n_trials=max(section.trials - done, 0))
     if not study.get_trials(states=over[:1]):
@@ -122,7 +125,7 @@ def search(job: Job, out: Path) -> Searched:
         for one in study.get_trials()
     ]
     run = out / f"trial-{best.number:03d}"
-    return Searched(dict(best.params), (figure, float(best.value)), run, rows, out / "best.yaml")
+    return Searched(dict(best.params), (aim.figure, float(best.value)), run, rows, out / "best.yaml")
 
 
 def _epochs(folder: Path) -> list[dict[str, Any]]:
@@ -136,7 +139,7 @@ class _Pruning(pl.Callback):
     """Stops a trial that is clearly worse than the others at the same epoch."""
 
     def __init__(self, trial: Any, figure: str, optuna: Any) -> None:
-        self._trial, self._figure, self._optuna = trial, f"val/{figure}", optuna
+        self._trial, self._figure, self._optuna = trial, figure, optuna
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the study how far it is."""
@@ -165,14 +168,6 @@ def _section(config: Config) -> SearchSection:
             near = nearest(key)
             raise TrainError(f"search.space {key!r}: there is no such key", f"did you mean {near}?" if near else "")
     return found
-
-
-def _aim(job: Job, section: SearchSection) -> tuple[str, str]:
-    from manylens.training.recipes import find
-
-    _, recipe = find(job.config.task, job.config.recipe)
-    figure = section.figure or job.config.loop.monitor or recipe.monitor
-    return figure, section.mode or job.config.loop.mode or ("min" if "loss" in figure else recipe.mode)
 
 
 def _tried(trial: Any, key: str, space: Any) -> Any:

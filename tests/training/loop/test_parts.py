@@ -10,10 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manylens.training.config import ScheduleSection, TransferSection
+from manylens.training.config import Config, ScheduleSection, TransferSection
 from manylens.training.loop.batches import Batches
 from manylens.training.loop.optimisers import groups
 from manylens.training.loop.schedules import Plateau, factor
+from manylens.training.recipes.base import Aim
+from manylens.training.recipes.classify import Classify
 
 
 def at(step: int, total: int = 100, each: int = 10, **values: object) -> float:
@@ -76,6 +78,17 @@ def test_a_plateau_lowers_the_rate_as_torch_does():
             ours = Plateau(ScheduleSection(kind="plateau", factor=0.1, patience=1), "max")
             ours.load(state)
     assert ours.scale < 0.1
+
+
+def test_less_of_a_loss_is_better_whatever_the_recipe_says():
+    def aim(**loop: object) -> Aim:
+        return Aim.of(Config.of({"task": "classify", "loop": loop}), Classify)
+
+    assert aim() == Aim("balanced_accuracy", "max")
+    assert aim(monitor="loss") == Aim("loss", "min")
+    assert aim(monitor="loss", mode="max") == Aim("loss", "max")
+    assert aim(monitor="f1").logged == "val/f1"
+    assert Aim.of(Config.of({"task": "classify", "loop": {"mode": "min"}}), Classify, "f1", "max") == Aim("f1", "max")
 
 
 def test_norms_and_biases_do_not_decay_and_deeper_blocks_are_slower():

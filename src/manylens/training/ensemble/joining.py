@@ -121,10 +121,10 @@ def by_mean(job: Job, base: Base, members: Sequence[Member]) -> Joined:
 
             def judge(state: Mapping[str, Tensor]) -> float:
                 told.append(_tasted(judges, state))
-                return told[-1][judges.figure]
+                return told[-1][judges.aim.figure]
 
             if greedy:
-                found = greedy_soup(states, judge, mode=judges.mode)
+                found = greedy_soup(states, judge, mode=judges.aim.mode)
                 mean, chosen, own = found.state, found.chosen, told[: len(members)]
             else:
                 mean, own = soup(states), [_tasted(judges, state) for state in states]

@@ -21,7 +21,7 @@ from manylens.training.ensemble.folds import fold_numbers
 from manylens.training.ensemble.vote import fitted_weights
 from manylens.training.errors import TrainError
 from manylens.training.recipes import find
-from manylens.training.recipes.base import Draw, Given
+from manylens.training.recipes.base import Aim, Draw, Given
 
 if TYPE_CHECKING:
     from manylens.data import Dataset
@@ -63,8 +63,7 @@ class Jury:
     Attributes:
         networks: Of the models: of all that the pictures' source gives to ``logits``.
         ids: Of the pictures.
-        figure: By which the best is chosen.
-        mode: ``max`` where more of it is better, else ``min``.
+        aim: By what the best is chosen.
 
     Args:
         recipe: Its validation source holds the pictures.
@@ -77,9 +76,7 @@ class Jury:
         self._source = recipe.val_source()
         self.networks = list(networks)
         self.ids: list[str] = self._source.ids([Draw(number, 0, 0) for number in range(len(self._source))])
-        loop = recipe.config.loop
-        self.figure: str = loop.monitor or recipe.monitor
-        self.mode: str = loop.mode or ("min" if "loss" in self.figure else recipe.mode)
+        self.aim = Aim.of(recipe.config, recipe)
 
     @property
     def numbers(self) -> npt.NDArray[np.int64]:

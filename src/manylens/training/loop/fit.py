@@ -15,7 +15,7 @@ from manylens.training.config import Config
 from manylens.training.errors import DivergedError, TrainError
 from manylens.training.loop import optimisers, schedules
 from manylens.training.loop.batches import Shown
-from manylens.training.recipes.base import Batch, Draw, Recipe, Source, Step
+from manylens.training.recipes.base import Aim, Batch, Draw, Recipe, Source, Step
 
 _SHOWN = 5
 
@@ -37,7 +37,7 @@ class Fit(pl.LightningModule):
         self._recipe, self._config, self._lr, self._blocks, self._source = recipe, config, lr, blocks, source
         self._sums: dict[str, Tensor] = {}
         self._count = 0
-        self.plateau = schedules.Plateau(config.schedule, config.loop.mode or recipe.mode)
+        self.plateau = schedules.Plateau(config.schedule, Aim.of(config, recipe).mode)
         self._frozen = recipe.frozen()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Fit:

@@ -23,7 +23,7 @@ from manylens.training.loop.batches import Batches, loader
 from manylens.training.loop.callbacks import GradualUnfreezing, History, PlateauSteps, Progress, WholeFiles
 from manylens.training.loop.fit import Fit
 from manylens.training.processes import processes
-from manylens.training.recipes.base import Recipe
+from manylens.training.recipes.base import Aim, Recipe
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 _PRECISION = {"f32": "32-true", "bf16": "bf16-mixed", "f16": "16-mixed"}
@@ -86,15 +86,14 @@ def fit(
     source, val = recipe.train_source(), recipe.val_source()
     module = Fit(recipe, config, lr, blocks, source)
     history = History(folder / "history.jsonl", say)
-    monitor = config.loop.monitor or recipe.monitor
+    aim = Aim.of(config, recipe)
     if recipe.judges and val is not None:
-        check_name("loop.monitor", monitor, recipe.judges)
-    mode = config.loop.mode or ("min" if "loss" in monitor else recipe.mode)
+        check_name("loop.monitor", aim.figure, recipe.judges)
     places = folder / "checkpoints"
     common: dict[str, Any] = {"dirpath": places, "enable_version_counter": False, "save_on_train_epoch_end": True}
-    best = ModelCheckpoint(filename="best", monitor=f"val/{monitor}", mode=mode, **common)
+    best = ModelCheckpoint(filename="best", monitor=aim.logged, mode=aim.mode, **common)
     last = ModelCheckpoint(filename="last", save_top_k=1, **common)
-    going = [PlateauSteps(f"val/{monitor}"), history, Progress(progress), *callbacks]
+    going = [PlateauSteps(aim.logged), history, Progress(progress), *callbacks]
     if waits:
         going.append(GradualUnfreezing(waits))
     if config.regularise.ema:
@@ -103,7 +102,7 @@ def fit(
     if val is not None:
         if config.loop.patience:
             stopping = EarlyStopping(
-                f"val/{monitor}", mode=mode, patience=config.loop.patience, check_on_train_epoch_end=True
+                aim.logged, mode=aim.mode, patience=config.loop.patience, check_on_train_epoch_end=True
             )
             going.append(stopping)
         going.append(best)
@@ -125,7 +124,7 @@ def fit(
     kept = places / (BEST if val is not None and (places / BEST).exists() else LAST)
     load(module, kept)
     rows = history.rows
-    at = _best_row(rows, f"val/{monitor}", mode)
+    at = _best_row(rows, aim.logged, aim.mode)
     return Fitted(
         kept,
         trainer.current_epoch,

@@ -102,6 +102,43 @@ class Given:
         return self.data.select(split=split) if self.data.splits.get(split) else None
 
 
+@dataclass(frozen=True)
+class Aim:
+    """What a training is to be best at.
+
+    Attributes:
+        figure: Of validation.
+        mode: Whether more of it is better.
+    """
+
+    figure: str
+    mode: Literal["max", "min"]
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        recipe: Recipe | type[Recipe],
+        figure: str | None = None,
+        mode: Literal["max", "min"] | None = None,
+    ) -> Aim:
+        """As the config says, else as the recipe does; less of a loss is better under any recipe.
+
+        Args:
+            config: Of the training.
+            recipe: What is trained.
+            figure: Wins over the config's.
+            mode: Likewise.
+        """
+        chosen = figure or config.loop.monitor or recipe.monitor
+        return cls(chosen, mode or config.loop.mode or ("min" if "loss" in chosen else recipe.mode))
+
+    @property
+    def logged(self) -> str:
+        """Its name among all that is logged."""
+        return f"val/{self.figure}"
+
+
 class Recipe(ABC):
     """A way to train for a task.
 
