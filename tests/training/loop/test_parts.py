@@ -16,6 +16,7 @@ from manylens.training.loop.optimisers import groups
 from manylens.training.loop.schedules import Plateau, factor
 from manylens.training.recipes.base import Aim
 from manylens.training.recipes.classify import Classify
+from manylens.training.recipes.masks import Masks
 
 
 def at(step: int, total: int = 100, each: int = 10, **values: object) -> float:
@@ -89,6 +90,15 @@ def test_less_of_a_loss_is_better_whatever_the_recipe_says():
     assert aim(monitor="loss", mode="max") == Aim("loss", "max")
     assert aim(monitor="f1").logged == "val/f1"
     assert Aim.of(Config.of({"task": "classify", "loop": {"mode": "min"}}), Classify, "f1", "max") == Aim("f1", "max")
+
+
+@pytest.mark.parametrize(
+    ("options", "figure"), [({}, "map"), ({"kind": "panoptic"}, "pq"), ({"kind": "semantic"}, "miou")]
+)
+def test_what_masks_are_judged_by_is_known_before_they_are_opened(options, figure):
+    """As a search asks."""
+    config = Config.of({"task": "segment", "recipe": "masks", "options": options})
+    assert Aim.of(config, Masks) == Aim(figure, "max")
 
 
 def test_norms_and_biases_do_not_decay_and_deeper_blocks_are_slower():

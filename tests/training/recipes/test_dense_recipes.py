@@ -210,7 +210,7 @@ def test_pictures_that_are_known_are_found_again(recipe, tmp_path, name, changes
         before = judge(one)
         after = fit(one, steps=40 if "head__kind" in changes else 80)
         assert set(after) == set(one.judges)
-        assert one.monitor in after
+        assert one.watched(one.config) in after
         assert after[figure] >= least
         assert after[figure] > before[figure] + 0.2
         assert judge(one)[figure] == pytest.approx(after[figure])  # nothing is left over from the time before
@@ -234,7 +234,7 @@ def test_queries_for_regions_that_cover_the_picture(recipe, tmp_path, kind):
         for objects in shown["objects"]:
             assert (objects.masks.sum(dim=0) == 1).all()
             assert 2 in objects.classes
-        assert one.monitor == {"panoptic": "pq", "semantic": "miou"}[kind]
+        assert one.watched(one.config) == {"panoptic": "pq", "semantic": "miou"}[kind]
         assert set(fit(one, steps=2)) == set(one.judges)
         assert one.details() == {"kind": kind, "things": [True, True, False]}
 

@@ -130,7 +130,7 @@ class Aim:
             figure: Wins over the config's.
             mode: Likewise.
         """
-        chosen = figure or config.loop.monitor or recipe.monitor
+        chosen = figure or config.loop.monitor or recipe.watched(config)
         return cls(chosen, mode or config.loop.mode or ("min" if "loss" in chosen else recipe.mode))
 
     @property
@@ -160,6 +160,11 @@ class Recipe(ABC):
     def __init__(self, given: Given) -> None:
         self.given = given
         self.config = given.config
+
+    @classmethod
+    def watched(cls, config: Config) -> str:
+        """The figure by which the best is usually chosen, known before anything is opened."""
+        return cls.monitor
 
     @abstractmethod
     def train_source(self) -> Source:

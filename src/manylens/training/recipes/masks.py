@@ -17,6 +17,7 @@ from manylens.evaluation.measures.semantic import Semantic
 from manylens.media import to_rle
 from manylens.models.adapted.heads import readout
 from manylens.training.balance.names import check_name
+from manylens.training.config import Config
 from manylens.training.dense.scene import Scene
 from manylens.training.dense.sets import SetWeights, set_loss
 from manylens.training.dense.store import ObjectStore
@@ -53,14 +54,17 @@ class Masks(OnObjects):
     usual_rates: ClassVar[tuple[float, float]] = (2e-3, 5e-4)
 
     def __init__(self, given: Given) -> None:
-        self._kind: Kind = given.config.options.get("kind", "instance")
-        check_name("options.kind", self._kind, _FIGURES)
+        self._kind = _kind(given.config)
         self.judges = tuple(_FIGURES[self._kind])
-        self.monitor = self.judges[0]
         super().__init__(given)
         weights = {key: value for key, value in self.config.options.items() if key != "kind"}
         self._weights, self._class_weights = SetWeights(**weights), self.class_weights()
         self._found: list[tuple[int, Regions]] = []
+
+    @classmethod
+    def watched(cls, config: Config) -> str:
+        """The first figure of what the queries are taught to find."""
+        return next(iter(_FIGURES[_kind(config)]))
 
     def found(self, given: Given, train: Dataset) -> tuple[Classes, ObjectStore]:
         """The classes that have instances; all where regions of stuff are wanted too."""
@@ -119,6 +123,12 @@ class Masks(OnObjects):
         else:
             measure = Panoptic(categories) if self._kind == "panoptic" else Semantic(categories)
         return self.judged(self._found, measure, _FIGURES[self._kind])
+
+
+def _kind(config: Config) -> Kind:
+    kind: Kind = config.options.get("kind", "instance")
+    check_name("options.kind", kind, _FIGURES)
+    return kind
 
 
 def _objects(classes: Classes, kind: Kind, scenes: Sequence[Scene]) -> dict[str, Any]:
