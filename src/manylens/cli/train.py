@@ -53,7 +53,9 @@ def train(
     head: Annotated[str | None, typer.Option("--head", metavar="NAME", help="What is put on the encoder.")] = None,
     transfer: Annotated[
         str | None,
-        typer.Option("--transfer", metavar="MODE", help="frozen, partial, gradual, lora or full: what else learns."),
+        typer.Option(
+            "--transfer", metavar="MODE", help="frozen, partial, gradual, lora, full or scratch: what else learns."
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Times that all is shown.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Things in one step.")] = None,

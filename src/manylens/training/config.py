@@ -88,18 +88,19 @@ class TransferSection(_Section):
 
     Attributes:
         mode: ``frozen`` (only the head), ``partial`` (the last blocks too, see ``train_blocks``), ``gradual`` (block by
-            block from the last, see ``unfreeze_every``), ``lora``, ``full``.
+            block from the last, see ``unfreeze_every``), ``lora``, ``full``; ``scratch`` is as ``full`` from new
+            weights, so that it tells what those of the base are worth.
         train_blocks: How many of the encoder's last blocks learn in mode ``partial``.
         unfreeze_every: Epochs between one block's start and the next one's in mode ``gradual`` (Howard & Ruder, 2018).
         unfreeze_from: The epoch in which the last block starts.
         layer_decay: Each block learns at this share of the rate of the block after it (Clark et al., 2020).
-        encoder_rate: Share of the head's rate at which the encoder learns.
+        encoder_rate: Share of the head's rate at which the encoder learns; from scratch it learns at the full rate.
         lora: Of mode ``lora``.
         batch_norm: Of frozen layers: ``frozen`` keeps their statistics, ``train`` lets them follow the data. Layers
             that learn always follow it; ``sync`` is as ``train``, over all devices.
     """
 
-    mode: Literal["frozen", "partial", "gradual", "lora", "full"] = "frozen"
+    mode: Literal["frozen", "partial", "gradual", "lora", "full", "scratch"] = "frozen"
     train_blocks: int = Field(default=2, ge=1)
     unfreeze_every: int = Field(default=1, ge=1)
     unfreeze_from: int = Field(default=1, ge=0)

@@ -22,7 +22,8 @@ def groups(
     """Parameter groups, one for each rate and decay.
 
     Norms and biases, all that has one dimension, do not decay. The head learns at the full rate, the encoder's last
-    block at ``encoder_rate`` of it, each block before at ``layer_decay`` of the one after (ELECTRA; BEiT).
+    block at ``encoder_rate`` of it, each block before at ``layer_decay`` of the one after (ELECTRA; BEiT). From scratch
+    all of it learns at the full rate.
 
     Args:
         parameters: By name.
@@ -33,10 +34,13 @@ def groups(
         transfer: Of the config.
     """
     found: dict[tuple[float, float], dict[str, Any]] = {}
+    scratch = transfer.mode == "scratch"
     for name, parameter in parameters:
         place = depth(name)
         # A block's distance from the last: 0 for the last one.
-        scale = 1.0 if place is None else transfer.encoder_rate * transfer.layer_decay ** (blocks - 1 - place)
+        scale = (
+            1.0 if place is None or scratch else transfer.encoder_rate * transfer.layer_decay ** (blocks - 1 - place)
+        )
         decays = weight_decay if parameter.ndim > 1 and not name.endswith(("bias", "mask_token")) else 0.0
         group = found.setdefault((scale, decays), {"params": [], "names": [], "lr": lr * scale, "weight_decay": decays})
         group["params"].append(parameter)

@@ -206,6 +206,10 @@ def freeze(tower: Tower, section: TransferSection) -> dict[int, int]:
         raise TrainError(
             "transfer.mode 'lora': without labels the weights themselves learn", "choose full, partial or gradual"
         )
+    if section.mode == "scratch":
+        raise TrainError(
+            "transfer.mode 'scratch': without labels the shape of a new network is free", "give options.scratch"
+        )
     if section.mode == "partial":
         if section.train_blocks > tower.depth:
             raise TrainError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from manylens.errors import UnsupportedError
 from manylens.training.errors import TrainError
 from manylens.training.extras import need
+from manylens.training.transfer.scratch import renew
 
 if TYPE_CHECKING:
     from manylens.models.base import Trainable
@@ -57,10 +58,12 @@ def freeze(trainable: Trainable, section: TransferSection) -> dict[str, int]:
 
     Raises:
         TrainError: There are not that many blocks.
-        UnsupportedError: The model names no layer that LoRA could adapt.
+        UnsupportedError: The model names no layer that LoRA could adapt, or cannot be begun anew.
     """
     module, places = trainable.module, Places(trainable)
-    module.requires_grad_(section.mode in ("full", "gradual"))
+    if section.mode == "scratch":
+        renew(module)
+    module.requires_grad_(section.mode in ("full", "gradual", "scratch"))
     if section.mode == "partial":
         if section.train_blocks > places.blocks:
             raise TrainError(
