@@ -160,11 +160,22 @@ class Recipe(ABC):
     def __init__(self, given: Given) -> None:
         self.given = given
         self.config = given.config
+        self._waits: dict[str, int] = {}
 
     @classmethod
     def watched(cls, config: Config) -> str:
         """The figure by which the best is usually chosen, known before anything is opened."""
         return cls.monitor
+
+    @property
+    def rate(self) -> float:
+        """The usual learning rate of what has the full one."""
+        return 1e-3
+
+    @property
+    def waits(self) -> dict[str, int]:
+        """The epoch from which a parameter of the network learns, by its name; those left out do from the start."""
+        return self._waits
 
     @abstractmethod
     def train_source(self) -> Source:

@@ -63,7 +63,7 @@ class InContextPainting(Recipe):
             most=int(_number(options, "most", 6, 1, colours.MOST)),
         )
         self.network: InContext = InContext(trainable)
-        self.waits = {f"model.{name}": epoch for name, epoch in freeze(trainable, config.transfer).items()}
+        self._waits = {f"model.{name}": epoch for name, epoch in freeze(trainable, config.transfer).items()}
         trainable.parts["decoder"].requires_grad_(True)
         self._places = Places(trainable)
         train = given.of(config.data.train)

@@ -44,7 +44,6 @@ class OnEncoder(Recipe):
         side: Of the squares that it is shown.
         labels: Names of the classes.
         cached: Whether the encoder is frozen and its features are kept.
-        waits: See :class:`manylens.training.loop.callbacks.GradualUnfreezing`.
     """
 
     architecture: ClassVar[str]
@@ -67,7 +66,7 @@ class OnEncoder(Recipe):
         self.places = Places(trainable)
         self.backbone = Backbone(trainable, needs_of(self.kind, len(self.labels), self.options))
         torch.manual_seed(config.seed)  # the head's first weights, and LoRA's
-        self.waits = {f"{_ENCODER}{name}": epoch for name, epoch in freeze(trainable, config.transfer).items()}
+        self._waits = {f"{_ENCODER}{name}": epoch for name, epoch in freeze(trainable, config.transfer).items()}
         self.head = heads.build(self.kind, self.backbone.widths, len(self.labels), self.options)
         self.cached = config.transfer.mode == "frozen" and not self.on_pixels()
         self.network: Any = Head(self.head) if self.cached else Adapted(self.backbone, self.head)

@@ -65,7 +65,7 @@ class Sam(Recipe):
         self._most, self._schedule, self._weights = asking.split_options(config.options)
         self.head = of_checkpoint(trainable)
         self._places = Places(trainable)
-        self.waits = {f"{_MODEL}{name}": epoch for name, epoch in freeze(trainable, config.transfer).items()}
+        self._waits = {f"{_MODEL}{name}": epoch for name, epoch in freeze(trainable, config.transfer).items()}
         for name in _DECODER:
             trainable.parts[name].requires_grad_(True)
         self.head.hold()
