@@ -3,7 +3,7 @@
 ``python examples/make_data.py digits DIR [--each N] [--rare CLASS=N,...] [--hold N]`` writes scikit-learn's digits
 (UCI, public domain) as class folders below ``train`` and ``val``; the same seed gives the same pictures.
 
-``python examples/make_data.py stamps DIR --stamps STAMPS [--each N]`` does so with the seven largest kinds of the stamps
+``python examples/make_data.py stamps DIR --stamps STAMPS [--each N]`` does so with the seven largest kinds of stamps
 of Debian's package tuxpaint-stamps-default (GPL-2; STAMPS is its folder ``usr/share/tuxpaint/stamps``): cut-outs, many
 of photographs, here on white. What is not learnt from is judged by.
 """
