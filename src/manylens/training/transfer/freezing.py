@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -182,8 +181,3 @@ def drop_path(blocks: Any, share: float) -> list[Any]:
 
         found.append(block.register_forward_hook(passed))
     return found
-
-
-def changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that training changed."""
-    return {name: one for name, one in after.items() if name in before and not torch.equal(before[name], one.cpu())}
