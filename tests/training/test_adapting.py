@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 from manylens.errors import UserError
 from manylens.training.run import train
@@ -44,6 +45,16 @@ def test_each_way_trains_with_the_target(kind, stripes, darker, tiny_vit, sessio
     assert bool(rows) == (kind != "tent")
     assert len(rows) == {"self-training": 3, "tent": 0}.get(kind, 4)
     assert any("entropy on the target" in note for note in made.notes) == (kind == "tent")
+
+
+def test_norms_that_adapted_are_saved_though_the_encoder_is_frozen(stripes, darker, tiny_vit, session, tmp_path):
+    """Its features are not kept, as cutmix is of pixels."""
+    options = {"domain__kind": "tent", "data__target": str(darker), "regularise__cutmix": 1.0}
+    run(stripes, tiny_vit, session, tmp_path / "run", **options)
+    saved = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    encoder = [name for name in saved if not name.startswith("head.")]
+    assert encoder
+    assert all("norm" in name for name in encoder)
 
 
 def test_coral_brings_the_features_together(stripes, darker, tiny_vit, session, tmp_path):

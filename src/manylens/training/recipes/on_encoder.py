@@ -62,13 +62,15 @@ class OnEncoder(Recipe):
         self.options = self.head_options()
         for name in self.options:
             check_name(f"head.options of {self.kind!r}", name, heads.options(self.kind))
-        self._before = {name: one.detach().cpu().clone() for name, one in trainable.module.state_dict().items()}
+        self.cached = config.transfer.mode == "frozen" and not self.on_pixels()
+        self._before: dict[str, Tensor] = {}
+        if not self.cached:  # the encoder may learn, or its norms adapt to a target
+            self._before = {name: one.detach().cpu().clone() for name, one in trainable.module.state_dict().items()}
         self.places = Places(trainable)
         self.backbone = Backbone(trainable, needs_of(self.kind, len(self.labels), self.options))
         torch.manual_seed(config.seed)  # the head's first weights, and LoRA's
         self._waits = {f"{_ENCODER}{name}": epoch for name, epoch in freeze(trainable, config.transfer).items()}
         self.head = heads.build(self.kind, self.backbone.widths, len(self.labels), self.options)
-        self.cached = config.transfer.mode == "frozen" and not self.on_pixels()
         self.network: Any = Head(self.head) if self.cached else Adapted(self.backbone, self.head)
         self._norms = FrozenNorms(self.backbone, config.transfer.batch_norm)
         if config.regularise.drop_path and not self.cached:
@@ -120,9 +122,7 @@ class OnEncoder(Recipe):
 
     def save(self, folder: Path) -> None:
         """Write the model's folder."""
-        changed: dict[str, Tensor] = {}
-        if self.config.transfer.mode != "frozen":
-            changed = bundle.differing(self._before, merged(self.backbone.encoder))
+        changed = bundle.differing(self._before, merged(self.backbone.encoder)) if self._before else {}
         base = self.given.base
         spec = Spec(
             architecture=self.architecture,
