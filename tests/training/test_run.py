@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from manylens.errors import OutputError, UserError
 from manylens.tasks import ClassifyRequest
 from manylens.training.errors import DivergedError, TrainError
+from manylens.training.recipes import on_encoder
 from manylens.training.recipes.classify import Classify
 from manylens.training.run import train
 
@@ -202,6 +203,14 @@ def test_features_are_encoded_once(stripes, tiny_vit, session, tmp_path):
     assert all("encoded" not in line for line in second.notes)
     third = run(stripes, tiny_vit, session, tmp_path / "three", side=35)
     assert all("encoded" in line for line in third.notes)
+
+
+def test_the_encoder_is_built_once_for_all_pictures(stripes, tiny_vit, session, tmp_path, monkeypatch):
+    plain, built = on_encoder.Encoding, []
+    monkeypatch.setattr(on_encoder, "Encoding", lambda *words: built.append(words) or plain(*words))
+    made = run(stripes, tiny_vit, session, tmp_path / "run")
+    assert len([line for line in made.notes if "features of" in line]) == 2  # to learn from, and to judge by
+    assert len(built) == 1
 
 
 CRITERIA = ["weighted", "focal", "class_balanced", "ldam", "logit_adjusted"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from manylens.models.adapted import bundle, heads
 from manylens.models.adapted.backbone import Backbone
 from manylens.models.adapted.bundle import Adapted, Base, Spec
 from manylens.models.adapted.encoding import Encoding
+from manylens.runtime.store import EmbeddingStore
 from manylens.training.balance.names import check_name
 from manylens.training.inputs import features
 from manylens.training.inputs.features import Features
@@ -140,18 +142,23 @@ class OnEncoder(Recipe):
     def features(self, pictures: Pictures, views: Views | None = None) -> Features:
         """The kept features of pictures, encoded where they are not kept yet."""
         given = self.given
-        settings = given.settings
-        encoding = Encoding(self.backbone, self.side, settings, given.base["weights"])
-        kept = features.store(given.cache)
-        found = Features(encoding, given.base["weights"], pictures, kept, views)
+        found = Features(self._encoding, given.base["weights"], pictures, self._kept, views)
         given.cache.mkdir(parents=True, exist_ok=True)
         with FileLock(given.cache / "encoding.lock"):  # of several processes one encodes, and the others find it
             found.prepare(given.progress)
         encoding_now = f"{found.encoded} encoded, {found.found} found" if found.encoded else f"{found.found} found"
         given.say(
-            f"features of {len(pictures)} pictures, {found.views} view(s) each: {encoding_now} ({settings.label})"
+            f"features of {len(pictures)} pictures, {found.views} view(s) each: {encoding_now} ({given.settings.label})"
         )
         return found
+
+    @cached_property
+    def _encoding(self) -> Encoding:
+        return Encoding(self.backbone, self.side, self.given.settings, self.given.base["weights"])
+
+    @cached_property
+    def _kept(self) -> EmbeddingStore:
+        return features.store(self.given.cache)
 
     def _fitting(self, side: int) -> int:
         patch = self.given.trainable.patch or 1
