@@ -178,7 +178,7 @@ def test_pictures_of_rare_classes_are_changed_more(recipe, tmp_path):
         with recipe(name, data(tmp_path, count=10, val=0), **changes) as one:
             rarest = min((k for k in range(len(one.labels)) if one.counts[k]), key=lambda k: one.counts[k])
             made = one._augmentations()
-            for how, held in zip(made, one._held(), strict=True):
+            for how, held in zip(made, one._held, strict=True):
                 assert how.colour == pytest.approx(0.8 if rarest in held else 0.4)
                 assert how.scale == pytest.approx((1 - how.colour / 2, 1 + how.colour))
 
@@ -297,7 +297,7 @@ def test_what_pixels_without_annotation_are(recipe, tmp_path, options, covered, 
 def test_rare_classes_are_shown_more_where_the_config_says_so(recipe, tmp_path):
     found = data(tmp_path, count=10, val=0)
     with recipe("detect", found) as one:
-        held = one._held()
+        held = one._held
         plain = one.draws(0)
         assert sorted(plain.tolist()) == list(range(10))
     holding = [{one.category for one in record.annotations} for record in found.records()]

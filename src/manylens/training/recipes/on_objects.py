@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -80,9 +82,9 @@ class OnObjects(OnEncoder):
         classes = Classes.of(things)
         return classes, ObjectStore.of(train, classes.names)
 
+    @abstractmethod
     def targets(self) -> Callable[[Sequence[Scene]], dict[str, Any]]:
         """What the network shall answer to scenes; a function that knows nothing of the recipe."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------------ what the loop asks
 
@@ -103,8 +105,9 @@ class OnObjects(OnEncoder):
     def draws(self, epoch: int) -> np.ndarray:
         """As the config's sampling says, by the classes that each picture holds."""
         section = self.config.imbalance
-        held = self._held()
-        return sampling.draw(section.sampling, held, seed=self.config.seed, epoch=epoch, **section.sampling_options)
+        return sampling.draw(
+            section.sampling, self._held, seed=self.config.seed, epoch=epoch, **section.sampling_options
+        )
 
     def judged(self, found: list[tuple[int, Regions]], measure: Measure, names: Mapping[str, str]) -> dict[str, float]:
         """Figures of what was found in pictures of the validation split, over all processes; forgets it.
@@ -151,7 +154,9 @@ class OnObjects(OnEncoder):
                 "train for detect, or make masks of the boxes with 'manylens segment'",
             )
 
+    @cached_property
     def _held(self) -> list[set[int]]:
+        """Classes that each training picture holds."""
         starts, classes = self.store.starts, self.store.classes
         return [set(classes[a:b][classes[a:b] >= 0].tolist()) for a, b in pairwise(starts.tolist())]
 
@@ -171,7 +176,7 @@ class OnObjects(OnEncoder):
         met = np.where(self.counts > 0, self.counts, self.counts.max())
         of_class = strengths(met.tolist(), section.strength, section.rare)
         made = []
-        for held in self._held():
+        for held in self._held:
             strength = max((float(of_class[one]) for one in held), default=section.strength)
             less, more = (part * strength for part in _SCALES[section.policy])
             made.append(
