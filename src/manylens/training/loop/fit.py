@@ -18,6 +18,8 @@ from manylens.training.loop.batches import Shown
 from manylens.training.recipes.base import Aim, Batch, Draw, Recipe, Source, Step
 
 _SHOWN = 5
+_SHARED = ("_recipe", "_config", "_lr", "_blocks", "_source", "_sums", "_count", "_total", "plateau", "_frozen")
+"""What a copy of the weights has of the module as it is."""
 
 
 class Fit(pl.LightningModule):
@@ -37,6 +39,7 @@ class Fit(pl.LightningModule):
         self._recipe, self._config, self._lr, self._blocks, self._source = recipe, config, lr, blocks, source
         self._sums: dict[str, Tensor] = {}
         self._count = 0
+        self._total = 0
         self.plateau = schedules.Plateau(config.schedule, Aim.of(config, recipe).mode)
         self._frozen = recipe.frozen()
 
@@ -45,7 +48,7 @@ class Fit(pl.LightningModule):
         made = Fit.__new__(Fit)
         pl.LightningModule.__init__(made)
         made.network = copy.deepcopy(self.network, memo)
-        for name in ("_recipe", "_config", "_lr", "_blocks", "_source", "_sums", "_count", "plateau", "_frozen"):
+        for name in _SHARED:
             setattr(made, name, getattr(self, name))
         return made
 
@@ -120,7 +123,7 @@ class Fit(pl.LightningModule):
             config.transfer,
         )
         optimiser = optimisers.build(config.optimiser, found, self._lr)
-        total = int(self.trainer.estimated_stepping_batches)
+        self._total = total = int(self.trainer.estimated_stepping_batches)
         each = max(1, total // max(config.loop.epochs, 1))
 
         def rate(step: int) -> float:
@@ -146,8 +149,7 @@ class Fit(pl.LightningModule):
     # ------------------------------------------------------------------ parts
 
     def _step(self) -> Step:
-        total = int(self.trainer.estimated_stepping_batches)
-        return Step(self.global_step, total, self.current_epoch, self._config.loop.epochs)
+        return Step(self.global_step, self._total, self.current_epoch, self._config.loop.epochs)
 
     def _check(self, loss: Tensor, number: int, draws: list[Draw]) -> None:
         """Stop where the loss is no number, before it reaches the weights."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -34,18 +35,14 @@ class Fitted:
     """What came of the loop.
 
     Attributes:
-        best: The best checkpoint, or the last where there is no validation.
         epochs: Epochs done.
-        steps: Optimiser steps done.
         stopped_early: Whether patience ended it.
         figures: Of validation, at the best epoch.
         best_epoch: From 0.
         history: One row an epoch.
     """
 
-    best: Path
     epochs: int
-    steps: int
     stopped_early: bool
     figures: dict[str, float]
     best_epoch: int
@@ -115,20 +112,15 @@ def fit(
         train = loader(source, Batches(recipe.draws, size, seed, rank, world, True), workers, pinned)
         judged = None
         if val is not None:
-            import numpy as np
-
             everything = np.arange(len(val))
             judged = loader(val, Batches(lambda epoch: everything, size, seed, rank, world, False), workers, pinned)
         start = places / LAST if resume and (places / LAST).exists() else None
         trainer.fit(module, train, judged, ckpt_path=start, weights_only=True)
-    kept = places / (BEST if val is not None and (places / BEST).exists() else LAST)
-    load(module, kept)
+    load(module, places / (BEST if val is not None and (places / BEST).exists() else LAST))
     rows = history.rows
     at = _best_row(rows, aim.logged, aim.mode)
     return Fitted(
-        kept,
         trainer.current_epoch,
-        trainer.global_step,
         stopping is not None and stopping.stopped_epoch > 0,
         {name.removeprefix("val/"): value for name, value in rows[at].items() if name.startswith("val/")},
         rows[at]["epoch"],
