@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 RUN, MODEL = "run.json", "model"
@@ -17,10 +18,9 @@ def model_folder(folder: Path) -> Path:
 
 def base_of(folder: Path) -> str | None:
     """What the model in a folder was adapted from: an id, or a folder; None where it needs no other."""
-    try:
+    # Whoever reads the config next tells what is wrong with it.
+    with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if values.get("model_type") == _MODEL_TYPE:
             return str(values["base"]["id"])
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
-        pass  # whoever reads the config next tells what is wrong with it
     return None
