@@ -6,6 +6,7 @@ the teacher moved at once, fused norms of gradients), so that nothing is gained 
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -75,7 +76,8 @@ def train(
             group["lr"] = lr * (step + 1) / len(batches)
         optimiser.step()
         with torch.no_grad():
-            torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 0.004)
+            follows = 0.004 * 0.5 * (1 + math.cos(math.pi * step / len(batches)))  # less and less
+            torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), follows)
         losses.append(float(loss.detach()))
         ended.append(time.perf_counter())
     return ended, losses
