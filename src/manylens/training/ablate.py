@@ -15,6 +15,7 @@ import numpy.typing as npt
 from manylens.runtime.paths import replacing
 from manylens.training.balance.names import SWITCHES, check_name
 from manylens.training.errors import TrainError
+from manylens.training.record import told
 from manylens.training.run import Job
 
 BASELINE, ALL = "baseline", "all of them"
@@ -101,11 +102,13 @@ def ablate(job: Job, names: Sequence[str], out: Path, seeds: int = 5) -> Ablatio
     for place, (name, changes) in enumerate(chosen.items()):
         for seed in numbers:
             folder = out / name.replace(" ", "-") / f"seed-{seed}"
-            figures = _done(folder)
-            if figures is None:
+            record = told(folder)
+            if record.get("state") == "done":
+                figures = dict(record["figures"])
+            else:
                 mine = job.changed({**changes, "seed": seed})
                 mine.say = lambda line: None
-                figures = mine.train(folder, resume=(folder / "run.json").exists()).figures
+                figures = mine.train(folder, resume=bool(record)).figures
             for figure, value in figures.items():
                 found.setdefault(name, {}).setdefault(figure, []).append(value)
             done = place * seeds + seed - numbers[0] + 1
@@ -114,14 +117,6 @@ def ablate(job: Job, names: Sequence[str], out: Path, seeds: int = 5) -> Ablatio
     with replacing(out / "ablation.json") as file:
         file.write(json.dumps(made.to_json(), indent=1).encode())
     return made
-
-
-def _done(folder: Path) -> dict[str, float] | None:
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return dict(record["figures"]) if record.get("state") == "done" else None
 
 
 def _interval(values: npt.NDArray[np.float64], sign: bool = False) -> str:

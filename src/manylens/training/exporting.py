@@ -23,6 +23,7 @@ from manylens.runtime.machine import library_version
 from manylens.training.agreement import Parity, compared, judge
 from manylens.training.balance.names import check_name
 from manylens.training.errors import TrainError
+from manylens.training.record import CONFIG, told
 from manylens.version import __version__
 
 if TYPE_CHECKING:
@@ -128,10 +129,7 @@ def check_finished(model: str | os.PathLike[str]) -> None:
     folder = Path(model)
     if not (folder / RUN).is_file() or (folder / MODEL).is_dir():
         return
-    try:
-        state = str(json.loads((folder / RUN).read_text(encoding="utf-8")).get("state"))
-    except (OSError, ValueError, AttributeError):
-        state = "unknown"
+    state = told(folder).get("state", "unknown")
     raise TrainError(f"{folder}: the run has no model yet (its state is {state})", "end it with --resume")
 
 
@@ -212,7 +210,6 @@ def _data_of(folder: Path) -> Dataset | None:
     """The data of a run, where it still is where it was."""
     from manylens.data import Dataset
     from manylens.training.config import Config, read
-    from manylens.training.record import CONFIG
 
     run = folder if (folder / RUN).is_file() else folder.resolve().parent
     if not (run / RUN).is_file():

@@ -72,7 +72,9 @@ class Record:
         if not made.writes:  # the first process looks and writes
             return made
         if (folder / RUN).is_file():
-            made.values = json.loads((folder / RUN).read_text(encoding="utf-8"))
+            made.values = told(folder)
+            if not made.values:
+                raise TrainError(f"{folder}: the run there cannot go on, its {RUN} is broken", "name another folder")
             if not resume:
                 raise TrainError(
                     f"{folder}: a run is there already ({made.values.get('state')})",
@@ -137,6 +139,15 @@ class Record:
             raise OutputError(
                 f"{self.folder / RUN}: cannot be written ({error.strerror or error})", "make room"
             ) from error
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """What a run says of itself in its ``run.json``; empty where there is none, or none that can be read."""
+    try:
+        values = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def versions() -> dict[str, str]:

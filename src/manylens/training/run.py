@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -12,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from manylens.catalog.trained import RUN
 from manylens.errors import ManylensError
 from manylens.models import checkpoint
 from manylens.training.config import Config, with_changes
@@ -20,7 +18,7 @@ from manylens.training.config import read as read_config
 from manylens.training.errors import TrainError
 from manylens.training.processes import processes
 from manylens.training.recipes import find
-from manylens.training.record import Record
+from manylens.training.record import Record, told
 
 if TYPE_CHECKING:
     from manylens.data import Dataset
@@ -230,15 +228,13 @@ class Job:
         if not (self.config.record.card and processes().first):
             return
         began = time.perf_counter()
-        values = json.loads((made.folder / RUN).read_text(encoding="utf-8"))
-        pictures = self.config.record.pictures
         card.write(
             made.model,
-            values,
+            told(made.folder),
             self.config,
             self.dataset,
             self.session,
-            pictures=pictures,
+            pictures=self.config.record.pictures,
             progress=self.progress,
             say=self.say,
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from manylens.catalog.trained import RUN
 from manylens.training.config import read
-from manylens.training.record import CONFIG
+from manylens.training.record import CONFIG, told
 
 _MOST_FIGURES = 4
 
@@ -48,11 +48,9 @@ def found(folders: Iterable[Path]) -> list[Run]:
                 places[path.parent] = None
     runs = []
     for place in places:
-        try:
-            record = json.loads((place / RUN).read_text(encoding="utf-8"))
+        record = told(place)
+        if record and (place / CONFIG).is_file():  # else it is being written, or is none of ours
             runs.append(Run(place, record, flat(read(place / CONFIG))))
-        except (OSError, ValueError):
-            continue  # it is being written, or is none of ours
     return sorted(runs, key=lambda run: str(run.record.get("started", "")))
 
 

@@ -5,7 +5,6 @@ Each training is a run of its own in the ensemble's folder; one that is done is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from manylens.catalog.trained import MODEL, RUN
+from manylens.catalog.trained import MODEL
 from manylens.data import Dataset
 from manylens.training.ensemble.folds import fold_numbers
 from manylens.training.ensemble.snapshot import snapshot_steps
 from manylens.training.errors import TrainError
 from manylens.training.loop.callbacks import WholeFiles
 from manylens.training.loop.fit import Fit
+from manylens.training.record import told
 from manylens.training.run import Job, write_model
 
 START = "start.ckpt"
@@ -234,16 +234,8 @@ def _member(job: Job, changes: Mapping[str, Any], name: str, place: int, members
 
 def _ran(job: Job, name: str, folder: Path, callbacks: Sequence[pl.Callback] = (), whole: bool = True) -> Ran:
     """A member's training, which is not done again where it is done and what came of it is there."""
-    record = _record(folder)
+    record = told(folder)
     if record.get("state") != "done" or not (folder / MODEL).is_dir() or not whole:
         job.train(folder, resume=bool(record), callbacks=callbacks)
-        record = _record(folder)
+        record = told(folder)
     return Ran(name, folder / MODEL, record)
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    """What a run says of itself; empty where there is none."""
-    try:
-        return dict(json.loads((folder / RUN).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
