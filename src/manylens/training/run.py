@@ -16,6 +16,7 @@ from manylens.models import checkpoint
 from manylens.training.config import Config, with_changes
 from manylens.training.config import read as read_config
 from manylens.training.errors import TrainError
+from manylens.training.inputs.features import place
 from manylens.training.processes import processes
 from manylens.training.recipes import find
 from manylens.training.record import Record, told
@@ -254,14 +255,13 @@ class Job:
                 record.write_check(self.report)
             try:
                 with _clocked(self.seconds, "prepare"):
-                    folder = session.store.folder
                     given = Given(
                         config=config,
                         data=self.dataset,
                         trainable=trainable,
                         session=session,
                         base=base,
-                        cache=folder.parent / "features" if folder else out / "features",
+                        cache=place(session, out),
                         settings=session.settings(config.model),
                         progress=self.progress,
                         say=self.note,

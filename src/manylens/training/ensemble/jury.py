@@ -20,6 +20,7 @@ from manylens.models.adapted.ensemble import Member
 from manylens.training.ensemble.folds import fold_numbers
 from manylens.training.ensemble.vote import fitted_weights
 from manylens.training.errors import TrainError
+from manylens.training.inputs.features import place
 from manylens.training.recipes import find
 from manylens.training.recipes.base import Aim, Draw, Given
 
@@ -164,7 +165,7 @@ def jury(
     """
     own = any(one.own_encoder for one in members)
     config = job.config.changed({**_PLAIN, "transfer.mode": "full" if own else "frozen"})
-    session, folder = job.session, job.session.store.folder
+    session = job.session
     device = torch.device("cuda" if own and config.loop.device != "cpu" and torch.cuda.is_available() else "cpu")
     with ExitStack() as stack:
 
@@ -179,7 +180,7 @@ def jury(
             trainable=trainable,
             session=session,
             base=base,
-            cache=folder.parent / "features" if folder else members[0].files["config.json"].parent / "features",
+            cache=place(session, members[0].files["config.json"].parent),
             settings=session.settings(config.model),
             progress=job.progress,
             parts=parts or {split: job.dataset.select(split=split) for split in splits},

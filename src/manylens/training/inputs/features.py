@@ -22,10 +22,22 @@ from manylens.training.inputs.pictures import Pictures
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from manylens.session import Session
     from manylens.training.inputs.views import Views
 
 _MOST = 32 << 30
 _IN_MEMORY = 1 << 30
+
+
+def place(session: Session, otherwise: Path) -> Path:
+    """The folder where a session's features are kept.
+
+    Args:
+        session: Its disk store is their neighbour.
+        otherwise: They lie in this one where the session has none on disk.
+    """
+    beside = session.store.folder
+    return (beside.parent if beside is not None else otherwise) / "features"
 
 
 def store(folder: Path) -> EmbeddingStore:
