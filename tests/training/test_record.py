@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from manylens.training.config import Config, write
+from manylens.training.config import Config
 from manylens.training.errors import TrainError
 from manylens.training.record import CONFIG, Record, told
 from manylens.training.runs import found
+from manylens.training.values import write
 
 DATA, BASE = {"hash": "0" * 64}, {"weights": "1"}
 PLAIN = Config.of({"task": "classify"})
@@ -42,7 +43,7 @@ def test_runs_are_found_where_they_are_whole(tmp_path):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "run.json").write_text(record)
         if config:
-            write(PLAIN, tmp_path / name / CONFIG)
+            write(PLAIN.to_json(), tmp_path / name / CONFIG)
         return tmp_path / name
 
     second = run("a", '{"started": "2"}')

@@ -102,8 +102,8 @@ def train(
     The folder of the run is a model: ``manylens classify x.jpg --model runs/name``. A run that was stopped goes on to
     the same end with --resume.
     """
-    from manylens.training.config import assignments
     from manylens.training.run import Job
+    from manylens.training.values import assignments
 
     modes = (("--ablate", ablate), ("--ensemble", ensemble), ("--search", search), ("--lr-find", lr_find))
     only = [name for name, on in modes if on]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from manylens.training.errors import TrainError
+from manylens.training.values import keys, nearest, with_changes
 
 Share = Field(ge=0, le=1)
 
@@ -341,116 +339,12 @@ class Config(_Section):
         return self.model_dump(mode="json")
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The values of a YAML or JSON file.
-
-    Raises:
-        TrainError: It cannot be read, or is no mapping.
-    """
-    import yaml
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise TrainError(f"config {path}: cannot be read ({reason})", "give a YAML or JSON file") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise TrainError(f"config {path}: is neither YAML nor JSON ({error})", "mend the file") from error
-    if not isinstance(values, dict):
-        raise TrainError(f"config {path}: holds no keys", "write it as task: classify, and so on")
-    return values
-
-
-def write(config: Config, path: Path) -> None:
-    """Write all values as YAML."""
-    import yaml
-
-    from manylens.runtime.paths import replacing
-
-    with replacing(path) as file:
-        file.write(yaml.safe_dump(config.to_json(), sort_keys=False, allow_unicode=True).encode())
-
-
-def assignments(words: Iterable[str]) -> dict[str, Any]:
-    """``a.b=c`` as values by dotted key; values are read as YAML, so 1e-3 is a number and [1, 2] a list.
-
-    Raises:
-        TrainError: A word has no ``=``.
-    """
-    import yaml
-
-    found: dict[str, Any] = {}
-    for word in words:
-        key, mark, text = word.partition("=")
-        if not mark or not key.strip():
-            raise TrainError(f"--set {word!r}: is no assignment", "write it as --set optimiser.lr=0.001")
-        try:
-            value = yaml.safe_load(text) if text.strip() else ""
-        except yaml.YAMLError as error:
-            raise TrainError(f"--set {word!r}: its value cannot be read", "put it in quotes") from error
-        found[key.strip()] = _number(value)
-    return found
-
-
-def with_changes(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested values with others by dotted key.
-
-    Raises:
-        TrainError: A key goes through something that is no section.
-    """
-    made: dict[str, Any] = json.loads(json.dumps(values))
-    for key, value in changes.items():
-        *sections, last = key.split(".")
-        place = made
-        for number, section in enumerate(sections):
-            place = place.setdefault(section, {})
-            if not isinstance(place, dict):
-                raise TrainError(
-                    f"config {key!r}: {'.'.join(sections[: number + 1])} has no parts", "see docs/train.md"
-                )
-        place[last] = value
-    return made
-
-
-def keys(section: type[BaseModel] = Config, above: str = "") -> list[str]:
-    """All dotted keys of the config."""
-    found: list[str] = []
-    for name, info in section.model_fields.items():
-        found.append(f"{above}{name}")
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            found += keys(info.annotation, f"{above}{name}.")
-    return found
-
-
-def differences(one: Mapping[str, Any], other: Mapping[str, Any], above: str = "") -> list[str]:
-    """What differs between two configs, each as ``key: a, was b``."""
-    found: list[str] = []
-    for key in sorted({*one, *other}):
-        a, b = one.get(key), other.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{above}{key}.")
-        elif a != b:
-            found.append(f"{above}{key} is {a!r}, was {b!r}")
-    return found
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text."""
-    if isinstance(value, str):
-        try:
-            return float(value) if any(mark in value for mark in ".e") and value[-1].isdigit() else value
-        except ValueError:
-            return value
-    return [_number(one) for one in value] if isinstance(value, list) else value
-
-
 def _said(error: ValidationError) -> TrainError:
     """The first mistake, in one line."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        near = nearest(key)
+        near = nearest(key, keys(Config))
         return TrainError(
             f"config {key!r}: there is no such key", f"did you mean {near}?" if near else "see docs/train.md"
         )
@@ -458,15 +352,3 @@ def _said(error: ValidationError) -> TrainError:
         return TrainError(f"config {key!r}: is missing", f"give it, as in --set {key}=...")
     reason = first["msg"][0].lower() + first["msg"][1:]
     return TrainError(f"config {key!r}: {first.get('input')!r} does not fit", reason)
-
-
-def nearest(key: str) -> str:
-    """The key of the config that looks most like a mistaken one; empty where none does."""
-    known = keys()
-    last = key.rpartition(".")[2]
-    exact = [name for name in known if name.rpartition(".")[2] == last]  # the right name in the wrong section
-    found = exact[:1] or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    if not found:
-        ends = {name.rpartition(".")[2]: name for name in known}
-        found = [ends[one] for one in difflib.get_close_matches(last, list(ends), n=1, cutoff=0.7)]
-    return found[0] if found else ""

@@ -24,6 +24,7 @@ from manylens.training.agreement import Parity, compared, judge
 from manylens.training.balance.names import check_name
 from manylens.training.errors import TrainError
 from manylens.training.record import CONFIG, told
+from manylens.training.values import read
 from manylens.version import __version__
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def _pictures(model: Any, data: Any) -> tuple[list[Image], str]:
 def _data_of(folder: Path) -> Dataset | None:
     """The data of a run, where it still is where it was."""
     from manylens.data import Dataset
-    from manylens.training.config import Config, read
+    from manylens.training.config import Config
 
     run = folder if (folder / RUN).is_file() else folder.resolve().parent
     if not (run / RUN).is_file():

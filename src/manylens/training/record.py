@@ -15,9 +15,10 @@ from manylens.catalog.trained import MODEL, RUN
 from manylens.errors import OutputError
 from manylens.runtime.machine import library_version
 from manylens.runtime.paths import replacing
-from manylens.training.config import Config, differences, read, write
+from manylens.training.config import Config
 from manylens.training.errors import TrainError
 from manylens.training.processes import processes
+from manylens.training.values import differences, read, write
 from manylens.version import __version__
 
 CONFIG = "config.yaml"
@@ -95,7 +96,7 @@ class Record:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / CONFIG).exists():
-                write(config, folder / CONFIG)
+                write(config.to_json(), folder / CONFIG)
         except OSError as error:
             raise OutputError(
                 f"{folder}: cannot be written ({error.strerror or error})", "name another folder"

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from manylens.errors import ManylensError
 from manylens.models import checkpoint
-from manylens.training.config import Config, with_changes
-from manylens.training.config import read as read_config
+from manylens.training.config import Config
 from manylens.training.errors import TrainError
 from manylens.training.inputs.features import place
 from manylens.training.processes import processes
 from manylens.training.recipes import find
 from manylens.training.record import Record, told
+from manylens.training.values import read, with_changes
 
 if TYPE_CHECKING:
     from manylens.data import Dataset
@@ -309,7 +309,7 @@ def _config(
     elif config is None or isinstance(config, Mapping):
         values = config or {}
     else:
-        values = read_config(Path(config))
+        values = read(Path(config))
     given: dict[str, Any] = {"task": task, "model": model}
     if isinstance(data, str | os.PathLike):
         given["data.source"] = os.fspath(data)

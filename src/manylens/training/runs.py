@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from manylens.catalog.trained import RUN
-from manylens.training.config import read
 from manylens.training.record import CONFIG, told
+from manylens.training.values import flat, read
 
 _MOST_FIGURES = 4
 
@@ -67,14 +67,6 @@ def table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
         told = [str(run.folder), str(run.record.get("state", "")), *figures]
         lines.append([*told, str(run.record.get("epochs", "")), f"{seconds:.0f}", *values])
     return columns, lines
-
-
-def flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested values by dotted key."""
-    made: dict[str, Any] = {}
-    for key, value in values.items():
-        made |= flat(value, f"{above}{key}.") if isinstance(value, dict) and value else {f"{above}{key}": value}
-    return made
 
 
 def differing(configs: Sequence[dict[str, Any]]) -> list[str]:

@@ -10,12 +10,13 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from manylens.training.config import Config, keys, nearest, write
+from manylens.training.config import Config
 from manylens.training.errors import TrainError
 from manylens.training.extras import need
 from manylens.training.recipes import find
 from manylens.training.recipes.base import Aim
 from manylens.training.run import Job
+from manylens.training.values import keys, nearest, write
 
 _STUDY = "study.sqlite"
 
@@ -119,7 +120,7 @@ def search(job: Job, out: Path) -> Searched:
     if not study.get_trials(states=over[:1]):
         raise TrainError("--search: no trial came to an end", "give more trials, or the pruner none")
     best = study.best_trial
-    write(job.config.changed({**best.params, "search": {}}), out / "best.yaml")
+    write(job.config.changed({**best.params, "search": {}}).to_json(), out / "best.yaml")
     rows = [
         {"number": one.number, "state": one.state.name.lower(), "value": one.value, **one.params}
         for one in study.get_trials()
@@ -162,10 +163,10 @@ def _section(config: Config) -> SearchSection:
         first = error.errors()[0]
         key = ".".join(["search", *(str(part) for part in first["loc"])])
         raise TrainError(f"config {key!r}: {first.get('input')!r} does not fit", first["msg"].lower()) from None
-    known = keys()
+    known = keys(Config)
     for key in found.space:
         if key not in known and not any(key.startswith(f"{one}.") for one in known if "options" in one):
-            near = nearest(key)
+            near = nearest(key, known)
             raise TrainError(f"search.space {key!r}: there is no such key", f"did you mean {near}?" if near else "")
     return found
 
