@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
-import time
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from manylens.data.check import completed
 from manylens.data.columns import canonical
+from manylens.data.memo import FileMemo, stamp
 from manylens.data.places import PATH_COLUMNS
 from manylens.data.problems import DataError
 from manylens.data.records import Annotation, Category, Record
-from manylens.runtime.paths import home
 
 _VERSION = b"manylens data 1\n"
 _ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 _DIGITS = 3  # of a pixel: what changing xywh to xyxy and back rounds away
-_YOUNG_NS = 2 * 10**9  # a file that changed just now may change again within one tick of the clock of the disk
 
 
 def fingerprint(records: Iterable[Record], categories: Iterable[Category], *, pixels: bool = True) -> str:
@@ -58,14 +54,11 @@ def fingerprint(records: Iterable[Record], categories: Iterable[Category], *, pi
     return hashlib.sha256(_VERSION + total.to_bytes(32, "big") + end).hexdigest()
 
 
-class FileHashes:
-    """sha256 of files, remembered by path, size and time of change in the folder of caches, or in memory alone.
-
-    Used as a context; what it learned is kept as it ends.
-    """
+class FileHashes(FileMemo):
+    """sha256 of files; see :class:`FileMemo`."""
 
     def __init__(self) -> None:
-        self._database = self._opened()
+        super().__init__("files.sqlite", "files", "hash TEXT")
 
     def of(self, path: Path) -> str:
         """The hash of a file's bytes.
@@ -73,39 +66,14 @@ class FileHashes:
         Raises:
             OSError: It cannot be read.
         """
-        place = str(path.absolute())
-        before = path.stat()
-        stamp = place, before.st_size, before.st_mtime_ns
-        query = "SELECT hash FROM files WHERE path = ? AND size = ? AND changed = ?"
-        found = self._database.execute(query, stamp).fetchone()
+        at = stamp(path)
+        found = self.recall(at)
         if found is not None:
             return str(found[0])
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if time.time_ns() - before.st_mtime_ns > _YOUNG_NS:
-            self._database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (*stamp, digest))
+        self.keep(at, digest)
         return digest
-
-    def __enter__(self) -> FileHashes:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(sqlite3.Error):  # busy or full: the hashes are right, only not remembered
-            self._database.commit()
-        self._database.close()
-
-    def _opened(self) -> sqlite3.Connection:
-        table = "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INT, changed INT, hash TEXT)"
-        try:
-            file = home() / "data" / "files.sqlite"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            database = sqlite3.connect(file, timeout=10)
-            database.execute(table)
-            database.execute("SELECT * FROM files LIMIT 1").fetchone()
-        except (sqlite3.Error, OSError):
-            database = sqlite3.connect(":memory:")
-            database.execute(table)
-        return database
 
 
 def _canonical(record: Record, hashes: FileHashes | None) -> bytes:

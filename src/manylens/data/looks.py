@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from manylens.data.memo import FileMemo, Stamp, stamp
 from manylens.media import Image
-from manylens.runtime.paths import home
 
 CELLS = 16
 """Cells on a side of the small copy: 768 bytes a picture."""
 
 _VERSION = 1  # raise it when a look of the same picture becomes another
-_YOUNG_NS = 2 * 10**9  # a file that changed just now may change again within one tick of the clock of the disk
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,78 +47,34 @@ class Look:
         return cls(bytes.fromhex(image.id), np.asarray(small, np.uint8), image.width, image.height)
 
 
-class KeptLooks:
-    """Looks of files, remembered by path, size and time of change in the folder of caches, or in memory alone.
-
-    Used as a context; what it learned is kept as it ends. One thread uses it.
-    """
+class KeptLooks(FileMemo):
+    """Looks of files; see :class:`FileMemo`."""
 
     def __init__(self) -> None:
-        self._database = self._opened()
-        self._since = time.monotonic()
+        super().__init__(f"looks-{_VERSION}.sqlite", "looks", "digest BLOB, cells BLOB, width INT, height INT")
 
     def get(self, path: Path) -> Look | None:
         """The look of a file as it is now; None where it is not known."""
-        stamp = _stamp(path)
-        if stamp is None:
+        at = self.stamp(path)
+        found = None if at is None else self.recall(at)
+        if found is None or len(found[1]) != CELLS * CELLS * 3:
             return None
-        query = "SELECT digest, cells, width, height FROM looks WHERE path = ? AND size = ? AND changed = ?"
-        with suppress(sqlite3.Error):
-            found = self._database.execute(query, stamp).fetchone()
-            if found is not None and len(found[1]) == CELLS * CELLS * 3:
-                cells = np.frombuffer(found[1], np.uint8).reshape(CELLS, CELLS, 3)
-                return Look(found[0], cells, found[2], found[3])
-        return None
+        digest, cells, width, height = found
+        return Look(digest, np.frombuffer(cells, np.uint8).reshape(CELLS, CELLS, 3), width, height)
 
-    def put(self, stamp: tuple[str, int, int] | None, look: Look) -> None:
-        """Remember the look of a file, unless the file is so young that it may change unseen.
+    def put(self, at: Stamp | None, look: Look) -> None:
+        """Remember the look of a file.
 
         Args:
-            stamp: What :meth:`stamp` said of the file before it was read.
+            at: What :meth:`stamp` said of the file before it was read.
             look: Of it.
         """
-        if stamp is None or time.time_ns() - stamp[2] < _YOUNG_NS:
-            return
-        row = (*stamp, look.digest, look.cells.tobytes(), look.width, look.height)
-        with suppress(sqlite3.Error):  # busy or full: the look is right, only not remembered
-            self._database.execute("INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-            if time.monotonic() - self._since > 10:  # a run that is stopped has not looked in vain
-                self._database.commit()
-                self._since = time.monotonic()
+        if at is not None:
+            self.keep(at, look.digest, look.cells.tobytes(), look.width, look.height)
 
     @staticmethod
-    def stamp(path: Path) -> tuple[str, int, int] | None:
+    def stamp(path: Path) -> Stamp | None:
         """Path, size and time of change of a file; None where there is none."""
-        return _stamp(path)
-
-    def __enter__(self) -> KeptLooks:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(sqlite3.Error):
-            self._database.commit()
-        self._database.close()
-
-    def _opened(self) -> sqlite3.Connection:
-        table = (
-            "CREATE TABLE IF NOT EXISTS looks "
-            "(path TEXT PRIMARY KEY, size INT, changed INT, digest BLOB, cells BLOB, width INT, height INT)"
-        )
-        try:
-            file = home() / "data" / f"looks-{_VERSION}.sqlite"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            database = sqlite3.connect(file, timeout=10)
-            database.execute(table)
-            database.execute("SELECT * FROM looks LIMIT 1").fetchone()
-        except (sqlite3.Error, OSError):
-            database = sqlite3.connect(":memory:")
-            database.execute(table)
-        return database
-
-
-def _stamp(path: Path) -> tuple[str, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
+        with suppress(OSError):
+            return stamp(path)
         return None
-    return str(path.absolute()), found.st_size, found.st_mtime_ns
