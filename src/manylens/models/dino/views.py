@@ -129,8 +129,8 @@ def _completed(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
 def embedded(plan: Plan) -> Views:
     """The views of the embedded network, which was trained on ImageNet's means."""
-    square = View("", _square)
-    fine = View("fine", lambda rgb: _resized(rgb, fine_size((rgb.shape[1], rgb.shape[0]), plan.patch)))
+    square = View("", lambda rgb: pixels.squeezed(rgb, (SIDE, SIDE)))
+    fine = View("fine", lambda rgb: pixels.squeezed(rgb, fine_size((rgb.shape[1], rgb.shape[0]), plan.patch)))
     processor = Processor((SIDE, SIDE), None, None, "bicubic", pixels.IMAGENET_MEAN, pixels.IMAGENET_STD)
     return Views(square, square, fine, processor)
 
@@ -152,15 +152,3 @@ def _with_fractions(rgb: np.ndarray, processor: Processor) -> np.ndarray:
     planes = [Image.fromarray(rgb[..., channel].astype(np.float32)) for channel in range(3)]
     levels = np.stack([np.asarray(plane.resize(processor.exact, how)) for plane in planes], axis=-1)
     return pixels.centre_cropped(levels, processor.crop) if processor.crop is not None else levels
-
-
-def _square(rgb: np.ndarray) -> np.ndarray:
-    """``(H, W, 3)`` to ``(SIDE, SIDE, 3)``."""
-    return _resized(rgb, (SIDE, SIDE))
-
-
-def _resized(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    import cv2
-
-    shrinks = max(rgb.shape[:2]) > max(size)
-    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC))
