@@ -7,23 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from manylens.cli import main
+from tests import tiny
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import transformers
-
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    config = transformers.Dinov2Config(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, image_size=28, patch_size=7
-    )
-    transformers.Dinov2Model(config).save_pretrained(folder)
-    return folder
+    return tiny.dinov2(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import manylens
+from tests import tiny
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -26,23 +26,7 @@ def one_core() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DINOv2 of four blocks and 24 numbers a token, seeded; pictures of 28 pixels."""
-    import transformers
-
-    folder = tmp_path_factory.mktemp("tiny-vit")
-    torch.manual_seed(0)
-    config = transformers.Dinov2Config(
-        hidden_size=24, num_hidden_layers=4, num_attention_heads=2, mlp_ratio=2, image_size=28, patch_size=7
-    )
-    model = transformers.Dinov2Model(config)
-    for name, one in model.named_parameters():
-        if "layer_scale" in name:
-            torch.nn.init.ones_(one)
-    model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(
-        '{"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 28}, '
-        '"crop_size": {"height": 28, "width": 28}, "resample": 3}'
-    )
-    return folder
+    return tiny.dinov2(tmp_path_factory.mktemp("tiny-vit"), width=24, blocks=4)
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests import tiny
 
 import manylens
 from manylens.errors import UnsupportedError, WeightsError
@@ -42,21 +42,7 @@ def one_core():
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    config = transformers.Dinov2Config(
-        hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, image_size=SIDE, patch_size=7
-    )
-    model = transformers.Dinov2Model(config)
-    for name, one in model.named_parameters():
-        if "layer_scale" in name:
-            torch.nn.init.ones_(one)
-    model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(
-        '{"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 28}, '
-        '"crop_size": {"height": 28, "width": 28}, "resample": 3}'
-    )
-    return folder
+    return tiny.dinov2(tmp_path_factory.mktemp("base"), width=WIDTH, side=SIDE)
 
 
 @pytest.fixture
