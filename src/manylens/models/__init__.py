@@ -39,6 +39,7 @@ FAMILIES: dict[str, str] = {
     "outlines": "manylens.models.structure.outlines:Outlines",
     "follow": "manylens.models.follow:Follow",
     "adapted-classifier": "manylens.models.adapted.classifier:AdaptedClassifier",
+    "adapted-embedder": "manylens.models.adapted.embedder:AdaptedEmbedder",
     "adapted-segmenter": "manylens.models.adapted.dense:AdaptedSegmenter",
     "adapted-masks": "manylens.models.adapted.dense:AdaptedMasks",
     "adapted-detector": "manylens.models.adapted.dense:AdaptedDetector",

@@ -48,7 +48,7 @@ class Spec:
 
     Attributes:
         architecture: ``AdaptedClassifier``, ``AdaptedSegmenter``, ``AdaptedMasks``, ``AdaptedDetector``,
-            ``AdaptedPromptable``: what it can do.
+            ``AdaptedPromptable``, ``AdaptedEmbedder``: what it can do.
         base: What it was adapted from.
         side: Side in pixels of the squares that it takes.
         head: Name of the head; see :data:`manylens.models.adapted.heads.HEADS`.

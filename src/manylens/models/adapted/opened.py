@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def trainable(network: Adapted, spec: Spec) -> Trainable:
-    """The base model's form, with the head's ``logits`` beside its features.
+    """The base model's form, with the head's ``logits`` beside its features, or the head's vector in place of its own.
 
     Args:
         network: Put together from the folder.
@@ -36,7 +36,8 @@ def trainable(network: Adapted, spec: Spec) -> Trainable:
     def forward(pixels: Tensor) -> dict[str, Tensor]:
         found = base.forward(pixels)
         answer = network((pixels * std.to(pixels)) + mean.to(pixels))
-        return {**found, **{name: one for name, one in answer.items() if name == "logits"}}
+        made = {name: one for name, one in answer.items() if name in ("logits", "vector")}
+        return {**found, **made, **({"image": made["vector"]} if "vector" in made else {})}
 
     return replace(
         base,

@@ -13,6 +13,8 @@ HEADS: dict[str, str] = {
     "linear": "vector:Linear",
     "mlp": "vector:Mlp",
     "attentive": "vector:Attentive",
+    "projection": "projection:Projection",
+    "mlp-projection": "projection:MlpProjection",
     "linear-mask": "semantic:LinearSemantic",
     "upernet": "semantic:UPerNet",
     "eomt": "queries:MaskQueries",
