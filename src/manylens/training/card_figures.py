@@ -129,7 +129,7 @@ def _shown(
         for name, one in plain.items()
     ]
     of = f"{judged} pictures" if judged == whole else f"{judged} of the {whole} pictures, drawn at random,"
-    things = "" if units.kind == "image" else f" with {count} {units.kind}s"
+    things = "" if count == judged else f" with {count} {units.kind}s"
     engine = f" ({made.model.engine} {made.model.precision})" if made.model.engine else ""
     columns, classes, more = _by_class(made)
     differs = _differs(plain, trained, judged, whole, names)

@@ -42,6 +42,7 @@ RECIPES: dict[str, Known] = {
     "dino": Known("embed", "dino:DinoRecipe", "an encoder from pictures without labels: DINO, iBOT, KoLeo"),
     "mae": Known("embed", "mae:MaeRecipe", "an encoder from pictures without labels: masked autoencoder"),
     "distil": Known("embed", "distil:DistilRecipe", "a small encoder from a large one"),
+    "metric": Known("embed", "metric:Metric", "vectors from pictures with labels: near for one class, far for others"),
 }
 """By name; the first one of a task is its default."""
 

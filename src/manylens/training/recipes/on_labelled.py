@@ -25,7 +25,7 @@ class OnLabelled(OnEncoder):
 
     Args:
         given: As of every recipe.
-        labels: Names of the classes that are learnt from.
+        labels: Names of the classes that the head answers with.
         train: Pictures of them.
         val: Pictures to be judged by; their numbers are of classes that may be others.
     """
@@ -33,7 +33,7 @@ class OnLabelled(OnEncoder):
     def __init__(self, given: Given, labels: Sequence[str], train: Labelled, val: Labelled | None) -> None:
         super().__init__(given, labels)
         self._train, self._val = train, val
-        counts = weights.tally(train.numbers, len(self.labels))
+        counts = weights.tally(train.numbers, len(train.labels))
         self._views = Views.of(self.config, train.ids, train.numbers, counts)
         self._sources: dict[str, Source] = {}
 
@@ -83,8 +83,10 @@ class OnLabelled(OnEncoder):
             norm.measure(torch.cat([vectors[name].float() for name in self.head_vectors()], dim=-1))
 
     def _encoded_sample(self, pictures: Pictures, most: int = 256) -> dict[str, Tensor]:
-        """Vectors of some pictures, from which the head's scale is measured where the encoder learns too."""
-        if not self.head_vectors():
+        """Vectors of some pictures, from which the head's scale is measured where the encoder learns too; those of a
+        new encoder soon have another scale.
+        """
+        if not self.head_vectors() or self.config.transfer.mode == "scratch":
             return {}
         random = np.random.default_rng(self.config.seed)
         numbers = random.permutation(len(pictures))[:most].tolist()
@@ -109,6 +111,7 @@ class Labelled:
         records = [(one.id, one.path, place[one.label]) for one in data.records() if one.label in place]
         if not records:
             raise TrainError(f"{data.name}: no picture has a class that is trained for", "look at the labels")
+        self.labels = tuple(labels)
         self.ids = [id for id, _, _ in records]
         self.paths = [path for _, path, _ in records]
         self.numbers = np.array([number for _, _, number in records], np.int64)
