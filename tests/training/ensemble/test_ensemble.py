@@ -12,19 +12,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from manylens.data import DataError, Dataset, Record
+from manylens.errors import UserError
 from manylens.training.ensemble import (
-    Instances,
     cyclic_share,
     fitted_weights,
     fold,
     fold_numbers,
-    fuse,
     greedy_soup,
     majority,
     snapshot_steps,
     soup,
     vote,
-    vote_masks,
 )
 from manylens.training.errors import TrainError
 
@@ -271,95 +269,5 @@ BAD_VOTES = [
 
 @pytest.mark.parametrize("call", BAD_VOTES)
 def test_votes_that_cannot_be(call):
-    with pytest.raises(TrainError, match=r"^ensemble: "):
+    with pytest.raises(UserError, match=r"^ensemble: "):
         call()
-
-
-def test_masks_are_voted_on_pixel_by_pixel():
-    masks = np.random.default_rng(0).random((3, 6, 7)) < 0.5
-    assert (vote_masks(masks) == (masks.sum(axis=0) >= 2)).all()
-    assert (vote_masks(masks, [0, 1, 0]) == masks[1]).all()
-    assert (vote_masks(masks, threshold=0.0) == masks.any(axis=0)).all()
-    assert (vote_masks(masks[:2]) == masks[:2].all(axis=0)).all()  # half is no majority
-    soft = np.random.default_rng(1).random((3, 6, 7))
-    assert (vote_masks(soft, [1, 2, 1]) == ((soft[0] + 2 * soft[1] + soft[2]) / 4 > 0.5)).all()
-
-
-def box(x0, y0, x1, y1, side=24):
-    made = np.zeros((side, side), bool)
-    made[y0:y1, x0:x1] = True
-    return made
-
-
-def instances(*rows) -> Instances:
-    masks, scores, classes = zip(*rows, strict=True) if rows else ((), (), ())
-    return Instances(np.array(masks, bool).reshape(-1, 24, 24), np.array(scores, float), np.array(classes, np.int64))
-
-
-def test_what_all_find_is_one_object():
-    first, second, third = box(2, 2, 12, 12), box(3, 2, 13, 12), box(2, 3, 12, 13)
-    found = fuse([instances((first, 0.9, 1)), instances((second, 0.9, 1)), instances((third, 0.9, 1))])
-    assert len(found) == 1
-    assert found.scores.tolist() == pytest.approx([0.9])
-    assert (found.masks[0] == (first.astype(int) + second + third >= 2)).all()
-    alone = fuse([instances((first, 0.9, 1), (box(14, 14, 20, 20), 0.4, 0))])
-    assert alone.scores.tolist() == [0.9, 0.4]
-    assert (alone.masks[0] == first).all()
-
-
-def test_what_few_find_is_less_sure_and_can_be_dropped():
-    shared, lone = box(2, 2, 12, 12), box(14, 14, 22, 22)
-    given = [instances((shared, 0.8, 0), (lone, 0.9, 0)), instances((shared, 0.6, 0)), instances()]
-    found = fuse(given)
-    assert found.scores.tolist() == pytest.approx([1.4 / 3, 0.3])
-    assert (found.masks[0] == shared).all()
-    assert fuse(given, least=0.4).scores.tolist() == pytest.approx([1.4 / 3])
-    assert fuse(given, weights=[0, 1, 1]).scores.tolist() == pytest.approx([0.3])
-    assert fuse(given, weights=[2, 1, 1]).scores.tolist() == pytest.approx([(1.6 + 0.6) / 4, 0.45])
-    assert len(fuse([instances(), instances()])) == 0
-    assert fuse([instances()]).masks.shape == (0, 24, 24)
-
-
-def test_classes_and_models_are_kept_apart():
-    one, near = box(2, 2, 12, 12), box(2, 2, 12, 11)
-    assert len(fuse([instances((one, 0.9, 0)), instances((one, 0.9, 1))])) == 2
-    # Two of one model are two objects, however they overlap; the other model's joins the nearer one.
-    found = fuse([instances((one, 0.9, 0), (near, 0.8, 0)), instances((near, 0.7, 0))])
-    assert found.scores.tolist() == pytest.approx([0.75, 0.45])
-    assert (found.masks[0] == near).all()
-    assert len(fuse([instances((one, 0.9, 0)), instances((near, 0.9, 0))], iou=0.95)) == 2
-
-
-def test_the_surer_of_two_decides_the_shape():
-    wide, narrow = box(2, 2, 14, 12), box(2, 2, 10, 12)
-    assert (fuse([instances((wide, 0.9, 0)), instances((narrow, 0.6, 0))]).masks[0] == wide).all()
-    assert (fuse([instances((wide, 0.6, 0)), instances((narrow, 0.9, 0))]).masks[0] == narrow).all()
-
-
-@given(st.integers(0, 300))
-@settings(max_examples=30, deadline=None)
-def test_order_of_models_does_not_matter_and_nothing_is_lost(seed):
-    random = np.random.default_rng(seed)
-
-    def some():
-        rows = []
-        for _ in range(random.integers(0, 5)):
-            x, y = random.integers(0, 14, 2)
-            rows.append(
-                (box(x, y, x + random.integers(4, 10), y + random.integers(4, 10)), random.random(), random.integers(2))
-            )
-        return instances(*rows)
-
-    given = [some() for _ in range(3)]
-    found, turned = fuse(given, [1, 2, 3]), fuse(given[::-1], [3, 2, 1])
-    assert found.scores == pytest.approx(turned.scores)
-    assert (found.masks == turned.masks).all()
-    # Every score went into exactly one object.
-    total = sum(weight * one.scores.sum() for weight, one in zip([1, 2, 3], given, strict=True)) / 6
-    assert found.scores.sum() == pytest.approx(total)
-    assert list(found.scores) == sorted(found.scores, reverse=True)
-    same = fuse([given[0]] * 3)
-    assert len(same) == len(given[0])
-    order = np.argsort(-given[0].scores, kind="stable")
-    assert same.scores == pytest.approx(given[0].scores[order])
-    assert (same.masks == given[0].masks[order]).all()

@@ -1,4 +1,4 @@
-"""Votes of several models: on classes of pictures, and on each pixel of maps."""
+"""Votes of several models on classes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from manylens.models.adapted.fusion.shares import shares_of
 from manylens.training.errors import TrainError
 
 Floats = npt.NDArray[np.floating]
@@ -32,7 +33,7 @@ def vote(
         ``(..., C)``, summing to 1.
 
     Raises:
-        TrainError: The weights do not fit.
+        UserError: The weights do not fit.
     """
     given = np.asarray(probabilities, np.float64)
     shares = shares_of(weights, len(given))
@@ -95,40 +96,3 @@ def fitted_weights(
         owed /= owed.sum(axis=0)
         weights = owed.mean(axis=1)
     return weights
-
-
-def vote_masks(
-    masks: Floats | npt.NDArray[np.bool_] | Sequence[npt.NDArray[np.bool_]],
-    weights: Sequence[float] | None = None,
-    *,
-    threshold: float = 0.5,
-) -> npt.NDArray[np.bool_]:
-    """One mask of several of the same object: where the weighted share of the models is more than ``threshold``.
-
-    Args:
-        masks: ``(M, H, W)``: bool, or probabilities in 0..1.
-        weights: Of the models.
-        threshold: In 0..1; exactly half is no majority.
-
-    Returns:
-        bool ``(H, W)``.
-    """
-    given = np.asarray(masks)
-    share = np.tensordot(shares_of(weights, len(given)), given.astype(np.float64), axes=1)
-    return np.asarray(share > threshold + 1e-9)
-
-
-def shares_of(weights: Sequence[float] | None, count: int) -> npt.NDArray[np.float64]:
-    """The weights of models as shares that sum to 1, alike where none are given.
-
-    Raises:
-        TrainError: There is no model, or the weights do not fit.
-    """
-    if not count:
-        raise TrainError("ensemble: has no model", "give one or more")
-    given = np.ones(count) if weights is None else np.asarray(weights, np.float64)
-    if given.shape != (count,) or not np.isfinite(given).all() or (given < 0).any() or not given.sum():
-        raise TrainError(
-            f"ensemble: {np.size(given)} weights for {count} models, or one below 0", "give one weight a model"
-        )
-    return np.asarray(given / given.sum())
