@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,95 +14,13 @@ from manylens.evaluation.measure import Regions
 from manylens.media import from_rle, to_rle
 from manylens.models.adapted import bundle
 from manylens.models.adapted.bundle import Spec
-from manylens.runtime.engines import EngineSettings
-from manylens.training import recipes
-from manylens.training.config import Config
 from manylens.training.dense.losses import VOID
 from manylens.training.errors import TrainError
-from manylens.training.recipes.base import Draw, Given, Step
 from manylens.training.recipes.on_objects import blocks_that_run, usual_features
 from manylens.training.recipes.semantic import mean_iou
 from tests.training.dense import made_up
 from tests.training.dense.made_up import CATEGORIES
-
-SIDE = 56
-TASKS = {"semantic": "segment", "masks": "segment", "detect": "detect"}
-BASE = {"id": "tiny", "weights": "0" * 16}
-
-
-def data(folder, count=6, val=2, categories=CATEGORIES, change=lambda one: one) -> Dataset:
-    records = [change(one) for one in made_up.records(count, folder, side=SIDE)]
-    records = [replace(one, split="val" if n >= count - val else "train") for n, one in enumerate(records)]
-    return Dataset.of(records, categories, name="shapes")
-
-
-@pytest.fixture
-def recipe(tiny_vit, session, tmp_path):
-    """Makes a recipe on a tiny encoder."""
-
-    @contextmanager
-    def made(name: str, found: Dataset, **changes: Any) -> Iterator[Any]:
-        values = {"task": TASKS[name], "recipe": name, "side": SIDE, "model": str(tiny_vit)}
-        keys = {key.replace("__", "."): one for key, one in changes.items()}
-        config = Config.of(values).changed(keys)
-        said: list[str] = []
-        with session.module(str(tiny_vit)) as trainable:
-            given = Given(
-                config=config,
-                data=found,
-                trainable=trainable,
-                session=session,
-                base=BASE,
-                cache=tmp_path / "features",
-                settings=EngineSettings("torch", threads=1),
-                say=said.append,
-            )
-            one = recipes.find(TASKS[name], name)[1](given)
-            one.said = said
-            yield one
-
-    return made
-
-
-def draws(*numbers, epoch=0, seed=0):
-    return [Draw(number, epoch, seed) for number in numbers]
-
-
-def step(share=0.0):
-    return Step(int(share * 100), 100, 0, 10)
-
-
-def same(one, other):
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    return same(vars(one), vars(other)) if hasattr(one, "__dict__") else one == other
-
-
-def fit(one, steps=40, rate=5e-3, batch=4):
-    """Some steps on all training pictures, as the loop takes them."""
-    one.network.train()
-    one.before_epoch(step())
-    optimiser = torch.optim.AdamW([weight for _, weight in one.parameters()], rate)
-    source = one.train_source()
-    for number in range(steps):
-        optimiser.zero_grad()
-        shown = source.__getitems__(draws(*range(min(batch, len(source))), epoch=number))
-        torch.manual_seed(number)
-        one.loss(shown, step(number / steps))["loss"].backward()
-        optimiser.step()
-    return judge(one)
-
-
-def judge(one):
-    one.network.eval()
-    with torch.no_grad():
-        one.judge(one.val_source().__getitems__(draws(*range(len(one.val_source())))))
-    return one.figures()
-
+from tests.training.recipes.kit import SIDE, TASKS, data, draws, fit, judge, same
 
 AUGMENTED = {"augment__policy": "light", "augment__copy_paste": 0.7, "augment__views": 3}
 
@@ -322,9 +237,14 @@ def test_weights_of_rare_classes(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("name", "changes", "said"),
     [
-        ("semantic", {"regularise__mixup": 0.2}, "regularise.mixup: is for the classes of whole pictures"),
-        ("masks", {"regularise__cutmix": 0.2}, "regularise.cutmix: is for"),
-        ("detect", {"imbalance__synthetic": "smote"}, "imbalance.synthetic: is for"),
+        ("semantic", {"regularise__mixup": 0.2}, "regularise.mixup: says nothing to the recipe 'semantic'"),
+        ("masks", {"regularise__cutmix": 0.2}, "regularise.cutmix: says nothing"),
+        ("masks", {"domain__kind": "coral"}, "domain.kind: says nothing"),
+        ("detect", {"regularise__label_smoothing": 0.1}, "regularise.label_smoothing: says nothing"),
+        ("semantic", {"regularise__drop_path": 0.1}, "regularise.drop_path: the encoder is frozen"),
+        ("semantic", {"domain__kind": "coral"}, "there is no target"),
+        ("semantic", {"domain__kind": "coral", "data__target": "."}, "no features that could adapt"),
+        ("detect", {"imbalance__synthetic": "smote"}, "imbalance.synthetic: says nothing"),
         ("semantic", {"imbalance__loss": "ldam"}, "imbalance.loss 'ldam'"),
         ("masks", {"imbalance__loss": "focal"}, "imbalance.loss of the recipe 'masks' 'focal'"),
         (

@@ -4,10 +4,11 @@ from manylens.training.domain.adabn import adabn
 from manylens.training.domain.adversarial import Dann, dann_strength, reverse
 from manylens.training.domain.coral import Coral, coral
 from manylens.training.domain.norms import norm_parameters
-from manylens.training.domain.pseudo import Pseudo, pseudo_labels, self_training_loss, share_at, thresholds
+from manylens.training.domain.pseudo import IGNORED, Pseudo, pseudo_labels, self_training_loss, share_at, thresholds
 from manylens.training.domain.tent import Tented, entropy, tent
 
 __all__ = [
+    "IGNORED",
     "Coral",
     "Dann",
     "Pseudo",

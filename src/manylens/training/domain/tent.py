@@ -113,8 +113,8 @@ def _adapt(
         for batch in batches:
             with torch.enable_grad():
                 loss = entropy(run(batch)).mean()
-                if not math.isfinite(float(loss)):
-                    raise DivergedError(f"tent: the entropy of batch {steps} is {float(loss)}", "lower its rate")
+                if not math.isfinite(said := float(loss.detach())):
+                    raise DivergedError(f"tent: the entropy of batch {steps} is {said}", "lower its rate")
                 optimiser.zero_grad()
                 loss.backward()
             optimiser.step()

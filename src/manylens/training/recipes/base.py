@@ -9,11 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor, nn
+
+from manylens.training.errors import TrainError
 
 if TYPE_CHECKING:
     from manylens.data import Dataset
@@ -24,6 +27,22 @@ if TYPE_CHECKING:
 
 Batch = Any
 """What a source gives of several draws: mostly a dict of tensors; the loop only moves it to the device."""
+
+OF_HEADS = (
+    "head.kind",
+    "head.options",
+    "regularise.dropout",
+    "regularise.drop_path",
+    "regularise.label_smoothing",
+    "regularise.mixup",
+    "regularise.cutmix",
+    "augment.copy_paste",
+    "imbalance.loss",
+    "imbalance.sampling",
+    "imbalance.synthetic",
+    "domain.kind",
+)
+"""Keys of the config that say nothing where no new head is put on an encoder; see :attr:`Recipe.idle`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +171,8 @@ class Recipe(ABC):
     """
 
     name: ClassVar[str]
+    idle: ClassVar[tuple[str, ...]] = ()
+    """Keys of the config that say nothing to this recipe: one that is set all the same is refused."""
     network: nn.Module
     judges: tuple[str, ...] = ()
     monitor: str = "loss"
@@ -160,6 +181,7 @@ class Recipe(ABC):
     def __init__(self, given: Given) -> None:
         self.given = given
         self.config = given.config
+        refuse(given.config, self)
         self._waits: dict[str, int] = {}
 
     @classmethod
@@ -242,3 +264,16 @@ class Recipe(ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the trained model: a folder that ``--model`` takes. The folder exists and is empty."""
+
+
+def refuse(config: Config, recipe: Recipe | type[Recipe]) -> None:
+    """Raise where the config asks for what the recipe does not do: it would train, and not as was asked.
+
+    Raises:
+        TrainError: Names the key.
+    """
+    usual = type(config)(task=config.task)
+    for key in recipe.idle:
+        asked, other = (reduce(getattr, key.split("."), one) for one in (config, usual))
+        if asked != other:
+            raise TrainError(f"{key}: says nothing to the recipe {recipe.name!r}", "leave it out")

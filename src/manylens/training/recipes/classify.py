@@ -11,15 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from manylens.data import Dataset
 from manylens.training.augment import cutmix, mixup
 from manylens.training.balance import losses, sampling, synthetic, weights
-from manylens.training.domain.norms import needed
 from manylens.training.errors import TrainError
 from manylens.training.extras import need
 from manylens.training.inputs.features import Features
-from manylens.training.inputs.pictures import Pictures
-from manylens.training.recipes.adapting import Adapting
 from manylens.training.recipes.base import Given, Source, Step
 from manylens.training.recipes.on_labelled import Kept, Labelled, OnLabelled
 
@@ -31,6 +27,7 @@ class Classify(OnLabelled):
     """Trains for ``classify``: one class a picture."""
 
     name: ClassVar[str] = "classify"
+    idle = ("augment.copy_paste", "options")
     architecture: ClassVar[str] = "AdaptedClassifier"
     heads: ClassVar[tuple[str, ...]] = ("linear", "mlp", "attentive")
     monitor = "balanced_accuracy"
@@ -52,9 +49,7 @@ class Classify(OnLabelled):
         if config.imbalance.loss == "ldam":
             usual["scale"] = _COSINES
         self.criterion = losses.build(config.imbalance.loss, counts, **{**usual, **config.imbalance.loss_options})
-        self._adapting = self._target()
-        if self._adapting is not None and self._adapting.helper is not None:
-            self.network.helper = self._adapting.helper  # learns too, and is not saved with the model
+        self.adapt()
         self._judged_classes = np.unique(self._val.numbers) if self._val is not None else np.arange(len(self.labels))
         self._metrics = _metrics(len(self.labels))
 
@@ -72,6 +67,15 @@ class Classify(OnLabelled):
     def details(self) -> dict[str, Any]:
         """Nothing more."""
         return {}
+
+    def embedded(self, batch: Mapping[str, Any]) -> Tensor:
+        """What the last layer sees of a batch, ``(B, D)``."""
+        features = batch["features"] if self.cached else self.backbone(batch["pixels"])
+        return self.head.embedded(features)  # type: ignore[operator]
+
+    def of_embedded(self, embedded: Tensor) -> Tensor:
+        """Logits ``(B, C)`` of that."""
+        return self.head.of_vector(embedded)  # type: ignore[operator]
 
     # ------------------------------------------------------------------ what the loop asks
 
@@ -91,31 +95,10 @@ class Classify(OnLabelled):
             shown, target, *_ = cutmix(shown, target, labels=len(self.labels), alpha=regularise.cutmix)
         elif regularise.mixup:
             shown, target, *_ = mixup(shown, target, labels=len(self.labels), alpha=regularise.mixup)
-        vectors = self._embedded({"features" if self.cached else "pixels": shown})
-        logits = self._of_embedded(vectors)
+        vectors = self.embedded({"features" if self.cached else "pixels": shown})
+        logits = self.of_embedded(vectors)
         found = {"loss": self.criterion(logits, target, progress=step.share)}
-        if self._adapting is not None:
-            more = self._adapting.loss(vectors, len(target), step, self._embedded, self._logits)
-            if more:
-                found |= {"task": found["loss"].detach(), **more}
-                found["loss"] = found["loss"] + self.config.domain.weight * more["domain"]
-        return found
-
-    def before_epoch(self, step: Step) -> None:
-        """Also draws pseudo-labels."""
-        super().before_epoch(step)
-        if self._adapting is not None:
-            self.network.eval()
-            self._adapting.before_epoch(step, self._logits)
-            self.network.train()
-            super().before_epoch(step)  # holds what is frozen once more
-
-    def finish(self) -> None:
-        """Adapt to the target what is adapted once the training is over."""
-        if self._adapting is not None:
-            said = self._adapting.finish(self.network, self._logits)
-            if said:
-                self.given.say(said)
+        return self.with_target(found, vectors, step)
 
     def judge(self, batch: Any) -> None:
         """Count a batch of the validation split."""
@@ -146,49 +129,6 @@ class Classify(OnLabelled):
                 self.head.load_state_dict(state)
 
     # ------------------------------------------------------------------ parts
-
-    def _embedded(self, batch: Mapping[str, Any]) -> Tensor:
-        """What the last layer sees of a batch."""
-        features = batch["features"] if self.cached else self.backbone(batch["pixels"])
-        return self.head.embedded(features)  # type: ignore[operator]
-
-    def _of_embedded(self, vectors: Tensor) -> Tensor:
-        return self.head.of_vector(vectors)  # type: ignore[operator]
-
-    def _logits(self, batch: Mapping[str, Any]) -> Tensor:
-        return self._of_embedded(self._embedded(batch))
-
-    def _target(self) -> Adapting | None:
-        """The pictures of the target, where the config names some."""
-        config = self.config
-        if not config.domain.kind:
-            return None
-        if config.data.target is None:
-            raise TrainError(f"domain.kind {config.domain.kind!r}: there is no target", "name it with data.target")
-        if config.domain.kind in ("coral", "dann") and self.cached and self.kind == "linear":
-            raise TrainError(
-                f"domain {config.domain.kind!r}: a linear head on a frozen encoder has no features that could adapt",
-                "choose head.kind mlp, or another transfer.mode",
-            )
-        if config.domain.kind in ("adabn", "tent") and self.cached:
-            raise TrainError(
-                f"domain {config.domain.kind!r}: changes the norms of the encoder, whose features are kept",
-                "choose another transfer.mode than frozen",
-            )
-        if config.domain.kind == "adabn":
-            needed(self.backbone)
-        records = list(Dataset.read(config.data.target, format=config.data.target_format).records())
-        pictures = Pictures([record.path for record in records], self.side)
-        numbers = np.zeros(len(records), np.int64)
-        found = self.features(pictures) if self.cached else None
-
-        def batch_of(asked: np.ndarray) -> Mapping[str, Any]:
-            if found is not None:
-                return {"features": found.get(asked, numbers[: len(asked)])}
-            return {"pixels": pictures.tensor(asked.tolist())}
-
-        width = self.head.classes.in_features  # type: ignore[union-attr]
-        return Adapting(config.domain, batch_of, len(records), int(width))  # type: ignore[arg-type]
 
     def _made_source(self) -> Source:
         """As ever, with the examples that are made for rare classes."""

@@ -23,7 +23,7 @@ from manylens.training.incontext.painting import random_colours
 from manylens.training.incontext.pairs import Kind
 from manylens.training.inputs.pictures import Pictures
 from manylens.training.recipes import hub_form
-from manylens.training.recipes.base import Draw, Given, Recipe, Source, Step
+from manylens.training.recipes.base import OF_HEADS, Draw, Given, Recipe, Source, Step
 from manylens.training.recipes.on_objects import gathered
 from manylens.training.transfer.freezing import Places, freeze
 
@@ -40,6 +40,7 @@ class InContextPainting(Recipe):
     """
 
     name: ClassVar[str] = "incontext"
+    idle = OF_HEADS
     usual_rates: ClassVar[tuple[float, float]] = (1e-4, 1e-5)
     """Learning rate where the encoder is frozen, and where it learns too."""
     monitor = "iou"

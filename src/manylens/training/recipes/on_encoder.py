@@ -19,11 +19,13 @@ from manylens.models.adapted.bundle import Adapted, Base, Spec
 from manylens.models.adapted.encoding import Encoding
 from manylens.runtime.store import EmbeddingStore
 from manylens.training.balance.names import check_name
+from manylens.training.errors import TrainError
 from manylens.training.inputs import features
 from manylens.training.inputs.features import Features
 from manylens.training.inputs.pictures import Pictures
 from manylens.training.inputs.views import Views
-from manylens.training.recipes.base import Given, Recipe
+from manylens.training.recipes.adapting import Adapting
+from manylens.training.recipes.base import Given, Recipe, Step
 from manylens.training.transfer.freezing import FrozenNorms, Places, drop_path, freeze, merged
 
 _ENCODER = "backbone.encoder."
@@ -56,6 +58,7 @@ class OnEncoder(Recipe):
 
     def __init__(self, given: Given, labels: Sequence[str]) -> None:
         super().__init__(given)
+        self._adapting: Adapting | None = None
         config, trainable = given.config, given.trainable
         self.labels = tuple(labels)
         self.side = self._fitting(config.side or trainable.side or 224)
@@ -75,7 +78,12 @@ class OnEncoder(Recipe):
         self.head = heads.build(self.kind, self.backbone.widths, len(self.labels), self.options)
         self.network: Any = Head(self.head) if self.cached else Adapted(self.backbone, self.head)
         self._norms = FrozenNorms(self.backbone, config.transfer.batch_norm)
-        if config.regularise.drop_path and not self.cached:
+        if config.regularise.drop_path:
+            if config.transfer.mode == "frozen":
+                raise TrainError(
+                    "regularise.drop_path: the encoder is frozen, no block of it is passed over",
+                    "leave it out, or choose another transfer.mode",
+                )
             drop_path(trainable.blocks, config.regularise.drop_path)
         if self.cached or config.transfer.mode == "frozen":
             self.backbone.eval().requires_grad_(False)
@@ -99,11 +107,18 @@ class OnEncoder(Recipe):
 
     # ------------------------------------------------------------------ what the loop asks
 
-    def before_epoch(self, step: Any) -> None:
-        """Frozen batch norms stay as they are."""
+    def before_epoch(self, step: Step) -> None:
+        """Frozen batch norms stay as they are; pseudo-labels of the target are drawn."""
+        if self._adapting is not None:
+            self._adapting.before_epoch(step)
         self._norms.hold()
         if self.config.transfer.mode == "frozen" and not self.cached:
             self.backbone.eval()
+
+    def finish(self) -> None:
+        """Adapt to the target what is adapted once the training is over."""
+        if self._adapting is not None:
+            self._adapting.finish(self.given.say)
 
     def depth(self, name: str) -> int | None:
         """See :meth:`Recipe.depth`; LoRA's matrices learn at the head's rate."""
@@ -138,6 +153,17 @@ class OnEncoder(Recipe):
         bundle.write(folder, spec, self.head.state_dict(), changed)
 
     # ------------------------------------------------------------------ parts
+
+    def adapt(self) -> None:
+        """Adapt to a target as the config says; for recipes that are :class:`.adapting.Adaptable`."""
+        recipe: Any = self
+        self._adapting = Adapting.of(recipe)
+        if self._adapting is not None and self._adapting.helper is not None:
+            self.network.helper = self._adapting.helper  # learns too, and is not saved with the model
+
+    def with_target(self, found: dict[str, Tensor], embedded: Tensor, step: Step) -> dict[str, Tensor]:
+        """Losses with what the target adds, where there is one; see :meth:`.adapting.Adapting.added`."""
+        return found if self._adapting is None else self._adapting.added(found, embedded, step)
 
     def features(self, pictures: Pictures, views: Views | None = None) -> Features:
         """The kept features of pictures, encoded where they are not kept yet."""

@@ -20,7 +20,6 @@ from manylens.models.base import Trainable
 from manylens.training.augment import strengths
 from manylens.training.balance import losses, sampling
 from manylens.training.balance.names import check_name
-from manylens.training.config import Config
 from manylens.training.dense.paste import paste_rates
 from manylens.training.dense.scene import Scene
 from manylens.training.dense.scenes import Augmentation, Scenes
@@ -29,7 +28,7 @@ from manylens.training.dense.store import ObjectStore
 from manylens.training.dense.targets import Classes
 from manylens.training.errors import TrainError
 from manylens.training.inputs.pictures import Pictures
-from manylens.training.recipes.base import Given, Source
+from manylens.training.recipes.base import Given, Source, refuse
 from manylens.training.recipes.on_encoder import OnEncoder
 
 _SCALES = {"none": (0.0, 0.0), "flip": (0.0, 0.0), "light": (0.5, 1.0), "rand": (0.9, 1.0)}
@@ -51,12 +50,13 @@ class OnObjects(OnEncoder):
     masks: ClassVar[bool] = True
     """Whether objects must have masks."""
     mode = "max"
+    idle: ClassVar[tuple[str, ...]] = ("regularise.mixup", "regularise.cutmix", "imbalance.synthetic")
 
     def __init__(self, given: Given) -> None:
         config = given.config
+        refuse(config, self)  # before anything is read
         for name in config.options:
             check_name(f"option of the recipe {self.name!r}", name, self.options_of)
-        refuse(config, self.name)
         train = given.of(config.data.train)
         assert train is not None
         self.classes, self.store = self.found(given, train)
@@ -238,25 +238,6 @@ def blocks_that_run(trainable: Trainable) -> int:
         for hook in hooks:
             hook.remove()
     return max(ran, default=-1) + 1
-
-
-def refuse(config: Config, recipe: str) -> None:
-    """Raise where the config asks for what is done to whole pictures only.
-
-    Raises:
-        TrainError: Names the key.
-    """
-    asked: Mapping[str, Any] = {
-        "regularise.mixup": config.regularise.mixup,
-        "regularise.cutmix": config.regularise.cutmix,
-        "imbalance.synthetic": config.imbalance.synthetic,
-    }
-    for key, value in asked.items():
-        if value:
-            raise TrainError(
-                f"{key}: is for the classes of whole pictures, not for the recipe {recipe!r}",
-                "leave it out; augment.copy_paste mixes objects",
-            )
 
 
 def gathered(rows: list[Any]) -> list[Any]:

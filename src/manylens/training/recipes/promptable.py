@@ -29,6 +29,7 @@ class Promptable(OnObjects):
     """
 
     name: ClassVar[str] = "promptable"
+    idle = (*OnObjects.idle, "regularise.label_smoothing", "domain.kind", "imbalance.loss")
     architecture: ClassVar[str] = "AdaptedPromptable"
     heads: ClassVar[tuple[str, ...]] = ("promptable",)
     options_of: ClassVar[tuple[str, ...]] = asking.options_of()

@@ -24,7 +24,7 @@ from manylens.training.promptable import asking
 from manylens.training.promptable.checkpoints import SamHead, of_checkpoint
 from manylens.training.promptable.rounds import Objects
 from manylens.training.recipes import hub_form
-from manylens.training.recipes.base import Draw, Given, Recipe, Source, Step
+from manylens.training.recipes.base import OF_HEADS, Draw, Given, Recipe, Source, Step
 from manylens.training.recipes.on_objects import gathered
 from manylens.training.transfer.freezing import Places, freeze
 
@@ -49,6 +49,7 @@ class Sam(Recipe):
     """
 
     name: ClassVar[str] = "sam"
+    idle = (*OF_HEADS, "augment.policy")
     usual_rates: ClassVar[tuple[float, float]] = (2e-4, 5e-5)
     """Learning rate where the encoder is frozen, and where it learns too."""
     monitor = "iou"
@@ -60,8 +61,6 @@ class Sam(Recipe):
         config, trainable = given.config, given.trainable
         for name in config.options:
             check_name(f"option of the recipe {self.name!r}", name, asking.options_of())
-        if config.augment.policy != "none" or config.augment.copy_paste:
-            raise TrainError("augment: is not done for the recipe 'sam'", "leave it out")
         self._most, self._schedule, self._weights = asking.split_options(config.options)
         self.head = of_checkpoint(trainable)
         self._places = Places(trainable)

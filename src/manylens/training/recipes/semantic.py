@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -51,6 +51,7 @@ class Semantic(OnObjects):
         usual = {"smoothing": self.config.regularise.label_smoothing, "ignore_index": VOID}
         self.criterion = losses.build(section.loss, self._pixels(), **{**usual, **section.loss_options})
         self._dice = float(self.config.options.get("dice", 0.0))
+        self.adapt()
         metrics = need("torchmetrics")
         classes = len(self.labels)
         self._confusion = metrics.ConfusionMatrix(task="multiclass", num_classes=classes, ignore_index=VOID)
@@ -78,6 +79,15 @@ class Semantic(OnObjects):
             options.setdefault("features", usual_features(self.given.trainable, 4))
         return options
 
+    def embedded(self, batch: Mapping[str, Any]) -> Tensor:
+        """What the last layer sees of a batch, ``(B, D, h, w)``."""
+        features = batch["features"] if self.cached else self.backbone(batch["pixels"])
+        return self.head.embedded(features)  # type: ignore[operator]
+
+    def of_embedded(self, embedded: Tensor) -> Tensor:
+        """Logits ``(B, C, h, w)`` of that."""
+        return self.head.of_embedded(embedded)  # type: ignore[operator]
+
     def details(self) -> dict[str, Any]:
         """Which class is none, and which have instances."""
         return {"ground": self.classes.ground, "things": list(self.classes.things)}
@@ -89,12 +99,13 @@ class Semantic(OnObjects):
     def loss(self, batch: Any, step: Step) -> dict[str, Tensor]:
         """The criterion over pixels, and dice where it is asked for."""
         labels = batch["labels"]
-        logits = enlarged(self.answer(batch)["logits"], labels)
+        seen = self.embedded(batch)
+        logits = enlarged(self.of_embedded(seen), labels)
         found = {"loss": self.criterion(logits, labels, progress=step.share)}
         if self._dice:
             found["dice"] = class_dice(logits, labels)
             found["loss"] = found["loss"] + self._dice * found["dice"]
-        return found
+        return self.with_target(found, seen, step)
 
     def judge(self, batch: Any) -> None:
         """Count a batch of the validation split."""

@@ -21,7 +21,7 @@ from manylens.models.pixels import IMAGENET_MEAN, IMAGENET_STD
 from manylens.training.config import TransferSection
 from manylens.training.errors import TrainError
 from manylens.training.inputs.pictures import Pictures
-from manylens.training.recipes.base import Draw, Given, Recipe, Source, Step
+from manylens.training.recipes.base import OF_HEADS, Draw, Given, Recipe, Source, Step
 from manylens.training.selfsupervised import folders, neighbours
 from manylens.training.selfsupervised.crops import CropOptions
 from manylens.training.selfsupervised.dino import entropies
@@ -68,6 +68,7 @@ class WithoutLabels(Recipe):
     tower: Vit
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    idle = (*OF_HEADS, "augment.policy")
     monitor = "knn"
     mode = "max"
 

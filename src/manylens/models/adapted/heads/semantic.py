@@ -35,8 +35,15 @@ class LinearSemantic(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
         """``logits`` ``(B, C, h, w)`` on the patch grid."""
-        x = joined(features, self.needs, self.classes.weight)
-        return {"logits": self.classes(self.drop(self.norm(x)))}
+        return {"logits": self.of_embedded(self.embedded(features))}
+
+    def embedded(self, features: Mapping[str, Tensor]) -> Tensor:
+        """What the last layer sees, ``(B, D, h, w)``."""
+        return self.norm(joined(features, self.needs, self.classes.weight))
+
+    def of_embedded(self, embedded: Tensor) -> Tensor:
+        """Logits of what :meth:`embedded` gave."""
+        return self.classes(self.drop(embedded))
 
 
 class UPerNet(nn.Module):
@@ -78,6 +85,10 @@ class UPerNet(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
         """``logits`` ``(B, C, 4 h, 4 w)`` for a patch grid of ``(h, w)``."""
+        return {"logits": self.of_embedded(self.embedded(features))}
+
+    def embedded(self, features: Mapping[str, Tensor]) -> Tensor:
+        """What the last layer sees, ``(B, width, 4 h, 4 w)``."""
         levels = self.pyramid(features)
         top = levels[-1]
         looks = [resized(pool(top), top) for pool in self.pools]
@@ -86,7 +97,12 @@ class UPerNet(nn.Module):
             levels[i] = levels[i] + resized(levels[i + 1], levels[i])
         smooth = [layer(level) for layer, level in zip(self.smooth, levels, strict=False)]
         all_of_them = [resized(level, smooth[0]) for level in (*smooth, levels[-1])]
-        return {"logits": self.classes(self.drop(self.fuse(torch.cat(all_of_them, dim=1))))}
+        fused: Tensor = self.fuse(torch.cat(all_of_them, dim=1))
+        return fused
+
+    def of_embedded(self, embedded: Tensor) -> Tensor:
+        """Logits of what :meth:`embedded` gave."""
+        return self.classes(self.drop(embedded))
 
 
 def _classifier(width: int, labels: int) -> nn.Conv2d:
