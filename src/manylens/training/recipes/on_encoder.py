@@ -128,8 +128,9 @@ class OnEncoder(Recipe):
 
     @property
     def rate(self) -> float:
-        """The usual learning rate of the head."""
-        return self.usual_rates[self.config.transfer.mode != "frozen"]
+        """The usual learning rate of the head; from scratch all has it, and an encoder takes smaller steps."""
+        mode = self.config.transfer.mode
+        return self.usual_rates[mode != "frozen"] / (5 if mode == "scratch" else 1)
 
     def answer(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """What the network says of a batch: of its ``features``, or of its ``pixels``."""
