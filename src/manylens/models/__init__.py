@@ -46,6 +46,8 @@ FAMILIES: dict[str, str] = {
     "adapted-promptable": "manylens.models.adapted.promptable:AdaptedPromptable",
     "adapted-ensemble": "manylens.models.adapted.ensemble:AdaptedEnsemble",
     "adapted-segmenter-ensemble": "manylens.models.adapted.ensemble:AdaptedSegmenterEnsemble",
+    "adapted-masks-ensemble": "manylens.models.adapted.finders:AdaptedMasksEnsemble",
+    "adapted-detector-ensemble": "manylens.models.adapted.finders:AdaptedDetectorEnsemble",
     "words-to-mask": "manylens.models.composed.words_to_mask:WordsToMask",
     "answers": "manylens.models.composed.answers:Answers",
 }

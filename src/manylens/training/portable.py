@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from manylens.errors import UnsupportedError
 from manylens.models import checkpoint
 from manylens.models.adapted.encoding import blueprint
+from manylens.models.adapted.ensemble import MEMBERS
+from manylens.models.adapted.finders import Finders
 from manylens.models.adapted.model import AdaptedModel
 from manylens.models.adapted.picture import PREPROCESSING, square
 from manylens.models.network import Blueprint, wrapped
@@ -115,6 +117,12 @@ def of(model: Model) -> Portable:
 
 
 def _of_adapted(model: AdaptedModel) -> Portable:
+    if isinstance(model, Finders):
+        member = Path(model.row.id) / MEMBERS / model.members[0].name
+        raise UnsupportedError(
+            f"{model.row.id}: fuses the objects that {len(model.members)} models find, which no one network does",
+            f"export its members, such as {member}, or train with --ensemble soup",
+        )
     spec = model.spec
     network = model.module()
     if hasattr(getattr(network, "head", None), "decode"):

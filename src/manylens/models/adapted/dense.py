@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,18 +62,18 @@ class AdaptedMasks(AdaptedModel):
         for request in requests:
             assert isinstance(request, SegmentRequest)
             ctx.check()
-            answer = self.answers([request.image])
             threshold = _SURE if request.threshold is None else request.threshold
             kind = request.mode if request.mode in ("instance", "panoptic", "semantic") else self.spec.details["kind"]
-            found = readout.regions(
-                answer["classes"][0],
-                answer["masks"][0],
-                request.image.size,
-                kind,
-                threshold=threshold,
-                stuff=stuff,
-            )
+            found = self.found(self.answers([request.image]), request.image.size, kind, threshold)
             yield regions(request.image, found, self.spec.labels, stuff)
+
+    def found(
+        self, answers: Mapping[str, np.ndarray], size: tuple[int, int], kind: readout.Kind, threshold: float
+    ) -> list[Segment]:
+        """What the network's answers to one picture of a size say; see :func:`.heads.readout.regions`."""
+        classes, masks = answers["classes"][0], answers["masks"][0]
+        stuff = frozenset(_stuff(self))
+        return readout.regions(classes, masks, size, kind, threshold=threshold, stuff=stuff)
 
 
 class AdaptedDetector(AdaptedModel):
@@ -93,13 +93,21 @@ class AdaptedDetector(AdaptedModel):
             batch = asked[start : start + self.batch_size]
             answers = self.answers([request.image for request in batch])
             for place, request in enumerate(batch):
-                yield self._detections(request, answers["scores"][place], answers["boxes"][place])
+                threshold = _LEAST if request.threshold is None else request.threshold
+                found = self.found(answers, place, request.image.size, threshold)
+                yield self._detections(request, *found)
 
-    def _detections(self, request: DetectRequest, scores: np.ndarray, boxes: np.ndarray) -> Detections:
-        labels = self.spec.labels
+    def found(
+        self, answers: Mapping[str, np.ndarray], place: int, size: tuple[int, int], threshold: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What the network's answers to one of several pictures say; see :func:`.heads.readout.boxes`."""
         seen = (self.spec.side, self.spec.side)
-        threshold = _LEAST if request.threshold is None else request.threshold
-        found, chances, numbers = readout.boxes(scores, boxes, seen, request.image.size, threshold=threshold)
+        return readout.boxes(answers["scores"][place], answers["boxes"][place], seen, size, threshold=threshold)
+
+    def _detections(
+        self, request: DetectRequest, found: np.ndarray, chances: np.ndarray, numbers: np.ndarray
+    ) -> Detections:
+        labels = self.spec.labels
         if request.names is not None:
             wanted = {name.strip().lower() for name in request.names}
             unknown = sorted(wanted - {label.lower() for label in labels})

@@ -1,7 +1,8 @@
 """An ensemble of adapted models: one model whose members vote, each with its weight.
 
-A vote is the weighted mean of the members' probabilities; of segmenters, of each cell of their maps. Members that left
-the encoder as it was share it: it runs once, whatever their number.
+A vote is the weighted mean of the members' probabilities; of segmenters, of each cell of their maps. What members find
+as objects is fused (:mod:`manylens.models.adapted.finders`). Members that left the encoder as it was share it: it runs
+once, whatever their number.
 """
 
 from __future__ import annotations
@@ -36,8 +37,13 @@ MEMBERS = "members"
 ARCHITECTURES: Mapping[str, str] = {
     "AdaptedClassifier": "AdaptedEnsemble",
     "AdaptedSegmenter": "AdaptedSegmenterEnsemble",
+    "AdaptedMasks": "AdaptedMasksEnsemble",
+    "AdaptedDetector": "AdaptedDetectorEnsemble",
 }
 """What an ensemble of models of an architecture is called."""
+
+FINDERS = ("AdaptedMasks", "AdaptedDetector")
+"""Architectures whose models find objects, which are fused; those of the others vote."""
 
 _ENCODER = "encoder."
 
@@ -125,6 +131,48 @@ def voting(members: Sequence[Member], opened: Callable[[], Trainable], name: str
         shares.append(sum(one.share for one in shared))
     network = parts[0] if len(parts) == 1 else Mixed(parts, shares)
     return network.eval().requires_grad_(False)
+
+
+class Several(nn.Module):
+    """Networks, or heads on the same features, whose answers are kept apart.
+
+    Args:
+        members: They take the same.
+        names: What goes before the names of the answers of each.
+    """
+
+    def __init__(self, members: Sequence[nn.Module], names: Sequence[str]) -> None:
+        super().__init__()
+        self.members, self.names = nn.ModuleList(members), tuple(names)
+
+    def forward(self, *given: Any) -> dict[str, Tensor]:
+        """The answers of all."""
+        found: dict[str, Tensor] = {}
+        for one, before in zip(self.members, self.names, strict=True):
+            found |= {f"{before}{name}": answer for name, answer in one(*given).items()}
+        return found
+
+
+def side_by_side(members: Sequence[Member], opened: Callable[[], Trainable], name: str) -> nn.Module:
+    """The network of an ensemble whose members do not vote: pixels to the answers of all, ``NUMBER.NAME``.
+
+    Arguments as of :func:`voting`; members are numbered from 0.
+    """
+    parts: list[nn.Module] = []
+    names: list[str] = []
+    shared: dict[str, Member] = {}
+    for number, one in enumerate(members):
+        if one.own_encoder:
+            parts.append(assemble(one.spec, opened(), one.files, f"{name}, {one.name}"))
+            names.append(f"{number}.")
+        else:
+            shared[f"{number}."] = one
+    if shared:
+        base = opened()
+        heads = [assemble(one.spec, base, one.files, f"{name}, {one.name}").head for one in shared.values()]
+        parts.append(Adapted(Backbone(base, needs([*shared.values()])), Several(heads, [*shared])))
+        names.append("")
+    return Several(parts, names).eval().requires_grad_(False)
 
 
 def needs(members: Sequence[Member]) -> tuple[str, ...]:
@@ -231,10 +279,19 @@ def _check(members: Sequence[Member], name: str) -> None:
             ("base model", one.spec.base.weights, first.spec.base.weights),
             ("classes", one.spec.labels, first.spec.labels),
             ("side", one.spec.side, first.spec.side),
-            ("kind", one.spec.architecture, first.spec.architecture),
+            ("kind", _kind(one), _kind(first)),
         ):
             if mine != other:
                 raise WeightsError(
                     f"{name}: its members {first.name} and {one.name} differ in their {what}",
                     "make ensembles of models of one base, with the same classes and side",
                 )
+    if first.spec.architecture == "AdaptedMasks" and first.spec.details.get("kind") != "instance":
+        raise WeightsError(
+            f"{name}: its members find {_kind(first)[1]} regions", "make ensembles of models of instances"
+        )
+
+
+def _kind(member: Member) -> tuple[str, str]:
+    """What it is, and what kind of regions it was trained to find."""
+    return member.spec.architecture, str(member.spec.details.get("kind", ""))
