@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from manylens.errors import OutputError, UserError
@@ -30,6 +31,28 @@ def run(stripes, tiny_vit, session, out, **changes):
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model" / "model.safetensors")
+
+
+@pytest.fixture
+def tall(tmp_path):
+    """Two classes of pictures that are three times as high as wide."""
+    random = np.random.default_rng(0)
+    for name, level in (("dark", 40), ("bright", 200)):
+        (tmp_path / "tall" / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = random.integers(level, level + 50, (84, 28, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "tall" / name / f"{number}.png")
+    return tmp_path / "tall"
+
+
+def test_the_check_knows_the_size_of_the_training(tall, tiny_vit, session, tmp_path):
+    """It is the model's where the config says none."""
+    made = run(tall, tiny_vit, session, tmp_path / "run", loop__epochs=1)
+    sizes = json.loads((tmp_path / "run" / "check.json").read_text())["sizes"]
+    assert (sizes["side"], sizes["cell"], sizes["stretched"]) == (28, 7, 1.0)
+    assert any("twice as long as wide" in note for note in made.notes)
+    with pytest.raises(UserError, match="twice as long as wide"):
+        run(tall, tiny_vit, session, tmp_path / "strict", loop__epochs=1, data__strict=True)
 
 
 def test_a_head_learns_and_the_run_is_a_model(stripes, tiny_vit, session, tmp_path):

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from manylens.catalog.trained import MODEL, RUN
 from manylens.errors import OutputError
@@ -20,6 +20,9 @@ from manylens.training.errors import TrainError
 from manylens.training.processes import processes
 from manylens.training.values import differences, read, write
 from manylens.version import __version__
+
+if TYPE_CHECKING:
+    from manylens.training.check import Report
 
 CONFIG = "config.yaml"
 _LIBRARIES = (
@@ -117,12 +120,12 @@ class Record:
         made.save()
         return made
 
-    def write_check(self, report: Mapping[str, Any]) -> None:
+    def write_check(self, report: Report) -> None:
         """Keep what the check of the data found, as ``check.json``."""
         if not self.writes:
             return
         with replacing(self.folder / "check.json") as file:
-            file.write(json.dumps(report, indent=1, ensure_ascii=False, default=str).encode())
+            file.write(json.dumps(report.to_json(), indent=1, ensure_ascii=False, default=str).encode())
 
     def save(self, **more: Any) -> None:
         """Write ``run.json`` with more values.

@@ -24,7 +24,11 @@ from manylens.training.values import read, with_changes
 if TYPE_CHECKING:
     from manylens.data import Dataset
     from manylens.session import Session
+    from manylens.training.check import Report
     from manylens.training.recipes.base import Recipe
+
+_CELL = 32
+"""Pixels that a cell of the last map sees, where an encoder has no patches."""
 
 Progress = Callable[[float, str], None]
 
@@ -123,7 +127,7 @@ class Job:
         session: Gives the base model.
         progress: Told how far it is.
         say: Told lines that the user should read.
-        report: What the check of the data found, as plain values.
+        report: What the check of the data found; None where it was not asked for.
         notes: Lines that are kept with the run.
         seconds: Spent so far, by part.
     """
@@ -134,7 +138,7 @@ class Job:
     session: Session
     progress: Progress
     say: Callable[[str], None]
-    report: Mapping[str, Any]
+    report: Report | None = None
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -159,7 +163,7 @@ class Job:
         need("lightning.pytorch")
         find(chosen.task, chosen.recipe)  # a name that is wrong is told before anything is fetched
         quiet: Callable[..., None] = lambda *words: None  # noqa: E731
-        made = cls(chosen, _opened(data, chosen), {}, session or default_session(), progress or quiet, say or quiet, {})
+        made = cls(chosen, _opened(data, chosen), {}, session or default_session(), progress or quiet, say or quiet)
         with _clocked(made.seconds, "check"):
             if chosen.data.check:
                 made._check()
@@ -267,12 +271,24 @@ class Job:
                         say=self.note,
                     )
                     recipe = recipe_of(given)
+                    if self.report is not None and recipe.side:
+                        record.write_check(self._at_size(self.report, recipe.side, trainable.patch or _CELL))
                     recipe.train_source(), recipe.val_source()
                 yield record, recipe, len(trainable.blocks)
             except BaseException as error:
                 state = "failed" if isinstance(error, ManylensError) else "stopped"
                 record.save(state=state, error=str(error) or type(error).__name__)
                 raise
+
+    def _at_size(self, report: Report, side: int, cell: int) -> Report:
+        """The check with what is left of pictures and objects at the size of the training, known only now."""
+        from manylens.training.check import resized
+
+        found = resized(report, side, cell)
+        for finding in found.warnings[len(report.warnings) :]:
+            self.note(f"data: {finding.line}")
+        found.stop(strict=self.config.data.strict)
+        return found
 
     def _check(self) -> None:
         """Look over the data before anything is trained on it; what cannot be used is left out."""
@@ -283,7 +299,6 @@ class Job:
             self.dataset,
             task=self.config.task,
             train=section.train,
-            side=self.config.side,
             group=section.group,
             allow=section.allow,
             progress=self.progress,
@@ -291,7 +306,7 @@ class Job:
         report.stop(strict=section.strict)
         for finding in report.warnings:
             self.note(f"data: {finding.line}")
-        self.report = report.to_json()
+        self.report = report
         if report.left_out:
             lost = {*report.left_out}
             self.dataset = self.dataset.select(ids=[one for one in self.dataset.values("id") if one not in lost])

@@ -10,7 +10,7 @@ import pytest
 from manylens.data import Annotation, Category, Dataset, Record, rle
 from manylens.data.looks import Look
 from manylens.media import Image
-from manylens.training.check import Checker, check, run
+from manylens.training.check import Checker, check, resized, run
 from manylens.training.errors import TrainError
 
 
@@ -362,7 +362,9 @@ def test_the_plan_for_resizing(tmp_path):
     assert found.side_for_most % 14 == 0
     tiny = check(Dataset.of(records), task="detect", side=2)
     assert next(one for one in tiny.warnings if one.kind == "vanishing").count == tiny.sizes.objects[""].lost == 4
-    assert check(Dataset.of(records), task="detect").sizes.side_for_most is None
+    unsized = check(Dataset.of(records), task="detect")
+    assert unsized.sizes.side_for_most is None
+    assert resized(unsized, 56, 14) == report
 
 
 def test_each_picture_is_read_once_and_a_second_check_reads_none(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from manylens.training.errors import TrainError
 if TYPE_CHECKING:
     from manylens.training.check.copies import Copies
     from manylens.training.check.labels import Labels
-    from manylens.training.check.sizes import Sizes
+    from manylens.training.check.sizes import SizeCounts, Sizes
 
 EXAMPLES = 8
 """How many ids a finding names."""
@@ -89,6 +89,7 @@ class Report:
         labels: Examples of each class, where the task has classes.
         copies: Pictures that are there twice; None where they were not looked for.
         sizes: Of pictures and objects, and what the training's size makes of them.
+        counts: What these are reckoned from.
     """
 
     errors: tuple[Finding, ...]
@@ -98,6 +99,7 @@ class Report:
     labels: Labels | None
     copies: Copies | None
     sizes: Sizes
+    counts: SizeCounts = field(repr=False)
 
     def stop(self, *, strict: bool = False) -> None:
         """Raise where the data does not allow a training.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from manylens.data import Dataset
@@ -77,6 +78,20 @@ def check(
             if progress is not None:
                 progress((1 - _SEARCH) * done / total, f"looking at picture {done} of {total}")
     return checker.report(progress)
+
+
+def resized(report: Report, side: int, cell: int) -> Report:
+    """A report of a check with what is left of pictures and objects at the size of the training.
+
+    Args:
+        report: Of :func:`check` without a side.
+        side: Of the squares that pictures are resized to.
+        cell: As of :func:`check`.
+    """
+    counts = replace(report.counts, side=side, cell=cell)
+    measured, found = counts.sizes(), Findings()
+    sizes.judge(measured, found)
+    return replace(report, sizes=measured, counts=counts, warnings=(*report.warnings, *found.warnings))
 
 
 class Checker:
@@ -191,6 +206,7 @@ class Checker:
             counted if self._of is not None and known else None,
             found,
             measured,
+            self._sizes,
         )
 
     def _unusable(self, record: Record, look: Look | MediaError) -> str | None:

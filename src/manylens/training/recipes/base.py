@@ -168,6 +168,7 @@ class Recipe(ABC):
             logged as ``val/NAME``.
         mode: Whether more of it is better.
         judges: Names of all figures of validation.
+        side: Of the squares that pictures become; 0 where they become none.
     """
 
     name: ClassVar[str]
@@ -175,6 +176,7 @@ class Recipe(ABC):
     """Keys of the config that say nothing to this recipe: one that is set all the same is refused."""
     network: nn.Module
     judges: tuple[str, ...] = ()
+    side: int = 0
     monitor: str = "loss"
     mode: Literal["max", "min"] = "min"
 
