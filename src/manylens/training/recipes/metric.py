@@ -15,7 +15,7 @@ from manylens.training.balance import sampling
 from manylens.training.errors import TrainError
 from manylens.training.metric import batches, figures, losses
 from manylens.training.metric.sharing import whole
-from manylens.training.recipes.base import Draw, Given, Step
+from manylens.training.recipes.base import Draw, Given, Step, refuse
 from manylens.training.recipes.on_labelled import Labelled, OnLabelled
 from manylens.training.recipes.on_objects import gathered
 from manylens.training.selfsupervised.objectives import exact
@@ -25,16 +25,6 @@ _PER_CLASS = 4
 """Pictures of a class in a step, where the loss compares pictures with each other."""
 
 _BATCH = 32
-
-_IDLE = {
-    "imbalance.loss": "cross_entropy",
-    "imbalance.synthetic": "",
-    "regularise.mixup": 0,
-    "regularise.cutmix": 0,
-    "regularise.label_smoothing": 0,
-    "domain.kind": "",
-}
-"""Keys of the config that say nothing here, with the values that they then have."""
 
 
 class MetricOptions(Options):
@@ -56,6 +46,15 @@ class Metric(OnLabelled):
     """Trains for ``embed`` on pictures with one class each."""
 
     name: ClassVar[str] = "metric"
+    idle = (
+        "imbalance.loss",
+        "imbalance.synthetic",
+        "regularise.mixup",
+        "regularise.cutmix",
+        "regularise.label_smoothing",
+        "augment.copy_paste",
+        "domain.kind",
+    )
     architecture: ClassVar[str] = "AdaptedEmbedder"
     heads: ClassVar[tuple[str, ...]] = ("projection", "mlp-projection")
     monitor = "map_at_r"
@@ -65,10 +64,7 @@ class Metric(OnLabelled):
     def __init__(self, given: Given) -> None:
         config = given.config
         self.own = MetricOptions.of(config.options)
-        for key, value in _IDLE.items():
-            section, _, name = key.partition(".")
-            if getattr(getattr(config, section), name) != value:
-                raise TrainError(f"{key}: says nothing to the recipe 'metric'", "leave it away; see options.loss")
+        refuse(config, self)  # before anything is read
         self.per_class = _per_class(self.own, config.loop.batch_size)
         train = given.of(config.data.train)
         assert train is not None
