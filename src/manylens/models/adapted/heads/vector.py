@@ -118,6 +118,8 @@ class Attentive(Linear):
     Args:
         heads: Of the attention.
         queries: How many.
+        features: Maps whose patches are attended to, side by side: ``dense``, or those of blocks, such as ``block.3``,
+            where what is small and plain is not yet lost.
         widths: As of :class:`Linear`, like the rest.
         labels: As there.
         dropout: As there.
@@ -132,11 +134,12 @@ class Attentive(Linear):
         *,
         heads: int = 6,
         queries: int = 1,
+        features: tuple[str, ...] = (DENSE,),
         dropout: float = 0.0,
         bias: bool = True,
         cosine: bool = False,
     ) -> None:
-        super().__init__(widths, labels, features=(DENSE,), dropout=dropout, bias=bias, cosine=cosine)
+        super().__init__(widths, labels, features=features, dropout=dropout, bias=bias, cosine=cosine)
         while self.width % heads:
             heads -= 1
         self.heads = heads
@@ -149,7 +152,7 @@ class Attentive(Linear):
 
     def vector(self, features: Mapping[str, Tensor]) -> Tensor:
         """What the queries gathered, ``(B, queries * width)``."""
-        tokens = self.norm(features[DENSE].float().flatten(1, 2))
+        tokens = self.norm(torch.cat([features[name].float() for name in self.needs], dim=-1).flatten(1, 2))
         key, value = self.key_value(tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         query = self.query.unflatten(-1, (self.heads, -1)).transpose(0, 1).expand(tokens.shape[0], -1, -1, -1)
         gathered = nn.functional.scaled_dot_product_attention(query, key, value)
