@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from manylens.training.config import Config
 from manylens.training.values import keys, read, write
 
@@ -21,3 +23,19 @@ def test_the_guide_names_every_section():
     guide = (Path(__file__).parents[2] / "docs" / "train.md").read_text()
     sections = {key.partition(".")[0] for key in keys(Config) if "." in key}
     assert {name for name in sections if f"`{name}." not in guide} <= {"head", "ensemble"}
+
+
+@pytest.mark.parametrize(
+    ("task", "recipe", "given", "batch"),
+    [
+        ("classify", None, 0, 32),
+        ("segment", None, 0, 8),
+        ("segment", "promptable", 0, 4),
+        ("segment", "promptable", 7, 7),
+        ("segment", "no-such", 0, 32),  # told by name where the recipe is looked for
+    ],
+)
+def test_the_batch_fits_the_recipe_where_nothing_is_said(task, recipe, given, batch):
+    made = Config.of({"task": task, "recipe": recipe, "loop": {"batch_size": given}})
+    assert made.loop.batch_size == batch
+    assert made.changed({"seed": 3}).loop.batch_size == batch

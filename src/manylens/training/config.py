@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from manylens.training.errors import TrainError
+from manylens.training.recipes import usual_batch
 from manylens.training.values import keys, nearest, with_changes
 
 Share = Field(ge=0, le=1)
@@ -249,7 +250,8 @@ class LoopSection(_Section):
 
     Attributes:
         epochs: Times that all is shown.
-        batch_size: Things in one step, over all devices.
+        batch_size: Things in one step, over all devices; 0 for what fits the recipe (32 pictures of one class each,
+            fewer where each holds many objects).
         patience: Epochs without progress after which the training stops; 0 for never.
         monitor: The figure of validation that tells progress; by default the recipe's own.
         mode: Whether more of it is better; by default as the recipe says.
@@ -262,7 +264,7 @@ class LoopSection(_Section):
     """
 
     epochs: int = Field(default=20, ge=1)
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=0, ge=0)
     patience: int = Field(default=0, ge=0)
     monitor: str | None = None
     mode: Literal["max", "min"] | None = None
@@ -320,15 +322,19 @@ class Config(_Section):
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Config:
-        """Validate nested values.
+        """Validate nested values, and fill in what hangs on the recipe.
 
         Raises:
             TrainError: A key does not exist (the nearest one is named), or a value does not fit; one line.
         """
         try:
-            return cls.model_validate(values)
+            made = cls.model_validate(values)
         except ValidationError as error:
             raise _said(error) from None
+        if made.loop.batch_size:
+            return made
+        loop = made.loop.model_copy(update={"batch_size": usual_batch(made.task, made.recipe)})
+        return made.model_copy(update={"loop": loop})
 
     def changed(self, changes: Mapping[str, Any]) -> Config:
         """A copy with values by dotted key, such as ``{"optimiser.lr": 1e-3}``."""
