@@ -447,8 +447,13 @@ BAD = [
     ("vote", {"loop__devices": 2}, "trained by one process"),
     (
         "vote",
-        {"task": "segment", "recipe": "masks", "data__check": False},
-        "there is none of what the recipe 'masks' trains",
+        {"task": "segment", "recipe": "promptable", "data__check": False},
+        "there is none of what the recipe 'promptable' trains",
+    ),
+    (
+        "folds",
+        {"task": "segment", "recipe": "masks", "options": {"kind": "panoptic"}, "data__check": False},
+        r"fused instance by instance, which options\.kind 'panoptic' does not find; set it to instance, or take soup",
     ),
     ("vote", {"task": "embed", "recipe": "mae"}, "there is none of what the recipe 'mae' trains"),
 ]

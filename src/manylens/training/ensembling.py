@@ -5,6 +5,9 @@
 - ``vote``: trainings with other seeds vote.
 - ``soup``, ``greedy-soup`` (Wortsman et al., 2022): weights of trainings from one start are averaged into one model.
 
+Where members find objects (the recipes ``masks`` and ``detect``), they do not vote but count alike, and what they find
+is fused: see :mod:`manylens.models.adapted.finders`.
+
 Members are runs below the ensemble's own. Those that are done are not trained again.
 """
 
@@ -103,13 +106,18 @@ def _check(job: Job) -> None:
     """Raise where an ensemble of a kind cannot be had, before anything is trained."""
     config, kind, started = job.config, job.config.ensemble.kind, processes()
     name, recipe = find(config.task, config.recipe)
-    architecture = getattr(recipe, "architecture", "")
+    architecture, found = getattr(recipe, "architecture", ""), config.options.get("kind", "instance")
     problems = (
         (kind == "", "ensemble.kind: none is named", "name folds, snapshots, soup, greedy-soup or vote"),
         (
             architecture not in ARCHITECTURES,
             f"ensemble: there is none of what the recipe {name!r} trains",
             f"there are of {', '.join(ARCHITECTURES)}",
+        ),
+        (
+            architecture == "AdaptedMasks" and kind not in SOUPS and found != "instance",
+            f"ensemble {kind!r}: members are fused instance by instance, which options.kind {found!r} does not find",
+            "set it to instance, or take soup",
         ),
         (
             (started.local or config.loop.devices) * (started.nodes or config.loop.nodes) > 1,

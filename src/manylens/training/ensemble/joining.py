@@ -51,16 +51,22 @@ def by_own_folds(job: Job, base: Base, members: Sequence[Member], folds: Folds) 
     """A vote in which a member counts for what it makes of its own fold: the likelihood of what is right there.
 
     No picture was held out from two members, so shares cannot be fitted together; these are the geometric mean of the
-    probability that each gave what is right, as in pseudo-BMA (Yao et al., 2018).
+    probability that each gave what is right, as in pseudo-BMA (Yao et al., 2018). Of those who find objects there is no
+    such probability: all count alike.
     """
+    finds = members[0].spec.architecture in voting.FINDERS
     both = {job.config.data.train: folds.pool, job.config.data.val: folds.pool}
     own, likely = [], []
     with jury(job, base, members, both) as judges:
         held = folds.held_out(judges.ids)
         for number, network in enumerate(judges.networks):
-            right, _ = judges.right(network, np.flatnonzero(held == number))
+            if finds:
+                judges.judge(network, np.flatnonzero(held == number))
+                likely.append(0.0)
+            else:
+                right, _ = judges.right(network, np.flatnonzero(held == number))
+                likely.append(float(np.log(np.maximum(right, 1e-12)).mean()))
             own.append(judges.figures())
-            likely.append(float(np.log(np.maximum(right, 1e-12)).mean()))
         for number, network in enumerate(judges.networks):
             judges.judge(network, np.flatnonzero(held == number))
         figures = judges.figures()
@@ -73,6 +79,8 @@ def by_validation(job: Job, base: Base, members: Sequence[Member]) -> Joined:
     if not judged(job):
         job.note("there is no validation split: all members have the same share, and there are no figures")
         return _vote(job, members, np.ones(len(members)), [{} for _ in members], {})
+    if members[0].spec.architecture in voting.FINDERS:
+        return _by_equal_shares(job, base, members)
     own, rights = [], []
     with jury(job, base, members) as judges:
         numbers, parts = judges.numbers, parted(judges.ids, job.config.seed)
@@ -83,6 +91,18 @@ def by_validation(job: Job, base: Base, members: Sequence[Member]) -> Joined:
         shares, of_parts = fitted(np.stack(rights), owners, parts)
         for part, of_part in enumerate(of_parts):
             judges.judge(Mixed(judges.networks, of_part.tolist()), numbers[parts == part])
+        figures = judges.figures()
+    return _vote(job, members, shares, own, figures)
+
+
+def _by_equal_shares(job: Job, base: Base, members: Sequence[Member]) -> Joined:
+    """Members who find objects count alike: the validation split fitted no shares, and judges what is fused."""
+    own, shares = [], np.full(len(members), 1 / len(members))
+    with jury(job, base, members) as judges:
+        for network in judges.networks:
+            judges.judge(network, judges.numbers)
+            own.append(judges.figures())
+        judges.judge_fused(shares.tolist(), judges.numbers)
         figures = judges.figures()
     return _vote(job, members, shares, own, figures)
 

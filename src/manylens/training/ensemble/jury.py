@@ -62,7 +62,7 @@ class Jury:
     """Saved models and the pictures that they are judged on.
 
     Attributes:
-        networks: Of the models: of all that the pictures' source gives to ``logits``.
+        networks: Of the models: of all that the pictures' source gives to what a head answers.
         ids: Of the pictures.
         aim: By what the best is chosen.
 
@@ -86,8 +86,13 @@ class Jury:
 
     def judge(self, network: nn.Module, numbers: npt.NDArray[np.int64]) -> None:
         """Take what a network says of pictures into account."""
-        for batch, logits in self._said(network, numbers):
-            self._judge(batch, logits)
+        for batch, (answer,) in self._said([network], numbers):
+            self._judge(batch, answer)
+
+    def judge_fused(self, shares: Sequence[float], numbers: npt.NDArray[np.int64]) -> None:
+        """Likewise what all networks find in pictures together, each with its share; of recipes that find objects."""
+        for batch, answers in self._said(self.networks, numbers):
+            self._recipe.judge_answers(batch, answers, shares)
 
     def figures(self) -> dict[str, float]:
         """Of all that was taken into account since the last call; forgets it."""
@@ -109,27 +114,31 @@ class Jury:
         found: list[Tensor] = []
         owners: list[int] = []
         start = 0
-        for batch, logits in self._said(network, numbers):
-            self._judge(batch, logits)
-            for row in _right(batch, logits):
+        for batch, (answer,) in self._said([network], numbers):
+            self._judge(batch, answer)
+            for row in _right(batch, answer["logits"]):
                 found.append(row)
                 owners += [int(numbers[start])] * len(row)
                 start += 1
         return torch.cat(found).double().numpy(), np.array(owners, np.int64)
 
-    def _said(self, network: nn.Module, numbers: npt.NDArray[np.int64]) -> Iterator[tuple[Any, Tensor]]:
+    def _said(
+        self, networks: Sequence[nn.Module], numbers: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[Any, list[dict[str, Tensor]]]]:
+        """Batches of pictures, with what each network answers."""
         size = self._recipe.config.loop.batch_size
         for start in range(0, len(numbers), size):
             batch = self._source.__getitems__([Draw(int(number), 0, 0) for number in numbers[start : start + size]])
+            if self._recipe.cached:
+                given: tuple[Any, ...] = (batch["features"], (self._recipe.side, self._recipe.side))
+            else:
+                given = (batch["pixels"].to(self._device),)
             with torch.no_grad():
-                if self._recipe.cached:
-                    given: tuple[Any, ...] = (batch["features"], (self._recipe.side, self._recipe.side))
-                else:
-                    given = (batch["pixels"].to(self._device),)
-                yield batch, network(*given)["logits"].float().cpu()
+                each = [one(*given) for one in networks]
+            yield batch, [{name: value.float().cpu() for name, value in one.items()} for one in each]
 
-    def _judge(self, batch: Any, logits: Tensor) -> None:
-        self._recipe.network = _Said(logits)
+    def _judge(self, batch: Any, answer: dict[str, Tensor]) -> None:
+        self._recipe.network = _Said(answer)
         with torch.no_grad():
             self._recipe.judge(batch)
 
@@ -137,9 +146,9 @@ class Jury:
 class _Said(nn.Module):
     """Stands in for a network, or its head, that has said already what it says."""
 
-    def __init__(self, logits: Tensor) -> None:
+    def __init__(self, answer: dict[str, Tensor]) -> None:
         super().__init__()
-        self._logits = logits
+        self._answer = answer
 
     @property
     def head(self) -> _Said:
@@ -148,7 +157,7 @@ class _Said(nn.Module):
 
     def forward(self, *given: Any) -> dict[str, Tensor]:
         """What was said."""
-        return {"logits": self._logits}
+        return self._answer
 
 
 @contextmanager

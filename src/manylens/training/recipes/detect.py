@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from manylens.evaluation.measure import Regions
 from manylens.evaluation.measures.detection import Detection
+from manylens.models.adapted.finders import LEAST_BOX, joined_boxes
 from manylens.models.adapted.heads import readout
 from manylens.training.dense.boxes import BoxWeights, box_loss
 from manylens.training.dense.scene import Scene
@@ -18,8 +19,6 @@ from manylens.training.recipes.base import Given, Step
 from manylens.training.recipes.on_objects import OnObjects, usual_features
 
 _FIGURES = {"map": "AP", "map50": "AP50"}
-_LEAST = 0.01
-"""The least score that validation looks at."""
 
 
 class Detect(OnObjects):
@@ -30,6 +29,7 @@ class Detect(OnObjects):
     """
 
     name: ClassVar[str] = "detect"
+    idle = (*OnObjects.idle, "regularise.label_smoothing", "domain.kind")
     architecture: ClassVar[str] = "AdaptedDetector"
     heads: ClassVar[tuple[str, ...]] = ("detector",)
     options_of: ClassVar[tuple[str, ...]] = ("scores", "boxes", "most", "by_score", "by_iou")
@@ -62,13 +62,24 @@ class Detect(OnObjects):
 
     def judge(self, batch: Any) -> None:
         """Read out a batch of the validation split, at the size of its pictures."""
-        answer = self.answer(batch)
-        scores, boxes = (answer[name].float().cpu().numpy() for name in ("scores", "boxes"))
+        self.judge_answers(batch, [self.answer(batch)])
+
+    def judge_answers(self, batch: Any, answers: Sequence[Mapping[str, Tensor]], shares: Sequence[float] = ()) -> None:
+        """Likewise by what one model answers, or several, whose boxes are fused.
+
+        Args:
+            batch: Of the validation split.
+            answers: Of each model to all of it.
+            shares: Of the models, where there are several.
+        """
+        each = [{name: one[name].float().cpu().numpy() for name in ("scores", "boxes")} for one in answers]
         seen = (self.side, self.side)
         for place, number in enumerate(batch["numbers"].tolist()):
             assert self._val is not None
             size = self._val.size(number)
-            found, chances, labels = readout.boxes(scores[place], boxes[place], seen, size, threshold=_LEAST)
+            rows = [(one["scores"][place], one["boxes"][place]) for one in each]
+            read = [readout.boxes(*row, seen, size, threshold=LEAST_BOX) for row in rows]
+            found, chances, labels = joined_boxes(read, shares) if shares else read[0]
             names = [self.labels[label] for label in labels]
             self._found.append((number, Regions(names, chances, boxes=found)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -15,7 +15,9 @@ from manylens.evaluation.measures.detection import Detection
 from manylens.evaluation.measures.panoptic import Panoptic
 from manylens.evaluation.measures.semantic import Semantic
 from manylens.media import to_rle
+from manylens.models.adapted.finders import LEAST_MASK, joined_masks
 from manylens.models.adapted.heads import readout
+from manylens.models.masks.queries import Segment
 from manylens.training.balance.names import check_name
 from manylens.training.config import Config
 from manylens.training.dense.scene import Scene
@@ -32,8 +34,8 @@ _FIGURES: dict[str, dict[str, str]] = {
 }
 """By what the queries are taught to find: figures of validation, and what the measure calls them; the first decides."""
 
-_LEAST, _SURE = 0.05, 0.5
-"""The least score of an instance that validation looks at, and of a panoptic region."""
+_SURE = 0.5
+"""The least score of a panoptic region that validation looks at."""
 
 _ROOM = 1.5
 """Queries for each object of the fullest picture."""
@@ -48,6 +50,7 @@ class Masks(OnObjects):
     """
 
     name: ClassVar[str] = "masks"
+    idle = (*OnObjects.idle, "regularise.label_smoothing", "domain.kind")
     architecture: ClassVar[str] = "AdaptedMasks"
     heads: ClassVar[tuple[str, ...]] = ("eomt",)
     options_of: ClassVar[tuple[str, ...]] = ("kind", "points", "classes", "masks", "dice", "nothing")
@@ -101,18 +104,29 @@ class Masks(OnObjects):
 
     def judge(self, batch: Any) -> None:
         """Read out a batch of the validation split, at the size of its pictures."""
-        answer = self.answer(batch)
-        classes, masks = (answer[name].float().cpu().numpy() for name in ("classes", "masks"))
+        self.judge_answers(batch, [self.answer(batch)])
+
+    def judge_answers(self, batch: Any, answers: Sequence[Mapping[str, Tensor]], shares: Sequence[float] = ()) -> None:
+        """Likewise by what one model answers, or several, whose instances are fused.
+
+        Args:
+            batch: Of the validation split.
+            answers: Of each model to all of it.
+            shares: Of the models, where there are several.
+        """
+        each = [{name: one[name].float().cpu().numpy() for name in ("classes", "masks")} for one in answers]
         for place, number in enumerate(batch["numbers"].tolist()):
             assert self._val is not None
             size = self._val.size(number)
-            least = _LEAST if self._kind == "instance" else _SURE
-            found = readout.regions(
-                classes[place], masks[place], size, self._kind, threshold=least, stuff=self.classes.stuff
-            )
+            read = [self._read(one["classes"][place], one["masks"][place], size) for one in each]
+            found = joined_masks(read, shares, size) if shares else read[0]
             scores = np.array([one.score for one in found], np.float32)
             names = [self.labels[one.label] for one in found]
             self._found.append((number, Regions(names, scores, masks=[to_rle(one.mask) for one in found])))
+
+    def _read(self, classes: np.ndarray, masks: np.ndarray, size: tuple[int, int]) -> list[Segment]:
+        least = LEAST_MASK if self._kind == "instance" else _SURE
+        return readout.regions(classes, masks, size, self._kind, threshold=least, stuff=self.classes.stuff)
 
     def figures(self) -> dict[str, float]:
         """AP, PQ or mean IoU, as they are judged elsewhere too."""
