@@ -22,12 +22,12 @@ from manylens.training.config import TransferSection
 from manylens.training.errors import TrainError
 from manylens.training.inputs.pictures import Pictures
 from manylens.training.recipes.base import OF_HEADS, Draw, Given, Recipe, Source, Step
+from manylens.training.recipes.on_objects import gathered
 from manylens.training.selfsupervised import folders, neighbours
 from manylens.training.selfsupervised.crops import CropOptions
 from manylens.training.selfsupervised.dino import entropies
 from manylens.training.selfsupervised.folders import ScratchOptions
 from manylens.training.selfsupervised.health import Health, health
-from manylens.training.selfsupervised.objectives import gathered
 from manylens.training.selfsupervised.opening import vit
 from manylens.training.selfsupervised.options import Options
 from manylens.training.selfsupervised.towers import Tower, Vit
@@ -151,14 +151,14 @@ class WithoutLabels(Recipe):
         vectors, answers = self.judged(batch["pixels"])
         if answers is not None:
             self._answers.append(answers)
-        numbers, rows = gathered(batch["number"]), gathered(vectors.float())
-        self._met |= zip(numbers.tolist(), rows.cpu().numpy(), strict=True)
+        self._met |= zip(batch["number"].tolist(), vectors.float().cpu().numpy(), strict=True)
 
     def figures(self) -> dict[str, float]:
         """k-NN accuracy, and what tells a collapse."""
         assert self._judges is not None
-        numbers = np.array(sorted(self._met), np.int64)
-        vectors = np.stack([self._met[number] for number in numbers])
+        met = dict(gathered(list(self._met.items())))  # processes have not as many each: the last step may be odd
+        numbers = np.array(sorted(met), np.int64)
+        vectors = np.stack([met[number] for number in numbers])
         told = entropies(torch.cat(self._answers)) if self._answers else {}
         self._health = health(torch.from_numpy(vectors), **{name: float(one) for name, one in told.items()})
         self._met, self._answers = {}, []
