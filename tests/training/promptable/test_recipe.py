@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,10 @@ def test_it_learns_to_be_clicked_and_the_run_is_a_model(things, tiny_vit, sessio
     found = session.run(SegmentRequest.of(image=picture, box=box), model=str(tmp_path / "run"))
     assert len(found) == 1
     assert overlap(found.mask[0], bar) > 0.7
+    told = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["details"]["everything"]
+    assert set(told) == {"pred_iou_thresh", "stability_score_offset", "stability_score_thresh"}
     everything = session.run(SegmentRequest.of(image=picture, mode="everything"), model=str(tmp_path / "run"))
+    assert min(everything.confidence) > told["pred_iou_thresh"]
     for name in ("bar", "disc"):
         assert max(overlap(mask, truth(things, picture, name)) for mask in everything.mask) > 0.5
 

@@ -39,7 +39,7 @@ _TOGETHER = 8
 """Objects that one run of the decoder asks for: each has its own copy of the picture."""
 
 _EVERYTHING = {"points_per_side": 16, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.6}
-"""Milder than SAM: a decoder that learnt from hundreds of masks is less sure, and its masks' edges are softer."""
+"""Where the folder says nothing of what its decoder's numbers are worth."""
 
 _ENCODER, _NECK, _DECODER, _MASKED = "encoder", "neck", "decoder", "masked-decoder"
 
@@ -118,7 +118,7 @@ class AdaptedPromptable(AdaptedModel):
     def _answer(self, request: SegmentRequest, scene: Scene, ctx: Context) -> Detections:
         decoder, canvas = self.decoder(), Canvas.filled(request.image.size, self.spec.side)
         if request.mode == "everything":
-            options = everything.Everything.of(request, **_EVERYTHING)
+            options = everything.Everything.of(request, **{**_EVERYTHING, **self.spec.details.get("everything", {})})
             return everything.generate(decoder, scene, canvas, options, ctx.check)
         asked = batches(request.prompts(), canvas, decoder.low_res, request.previous)
         found = []

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from manylens.data import Dataset
 from manylens.training.dense.scene import Scene
 from manylens.training.dense.store import ObjectStore
 from manylens.training.dense.targets import Classes
 from manylens.training.promptable import asking
+from manylens.training.promptable.passing import passing
 from manylens.training.promptable.rounds import Objects
-from manylens.training.recipes.base import Given, Step
+from manylens.training.recipes.base import Draw, Given, Step
 from manylens.training.recipes.on_objects import OnObjects, gathered
+
+_KNOWN = 32
+"""Pictures that tell what the decoder's numbers are worth."""
 
 
 class Promptable(OnObjects):
@@ -41,6 +46,7 @@ class Promptable(OnObjects):
         self._most, self._schedule, self._weights = asking.split_options(given.config.options)
         super().__init__(given)
         self._found: list[dict[str, float]] = []
+        self._passing: dict[str, float] = {}
 
     def found(self, given: Given, train: Dataset) -> tuple[Classes, ObjectStore]:
         """All classes: what has no instances can be clicked on, too."""
@@ -48,12 +54,12 @@ class Promptable(OnObjects):
         return classes, ObjectStore.of(train, classes.names)
 
     def details(self) -> dict[str, Any]:
-        """The side of the decoder's masks."""
+        """The side of the decoder's masks, and which of them pass where all are looked for."""
         mine, its = (next(one.parameters()).device for one in (self.head, self.backbone))
         with torch.no_grad():
             maps = self.backbone(torch.zeros(1, 3, self.side, self.side, device=its))
             embedding = self._head.embed({name: one.to(mine) for name, one in maps.items()})
-        return {"low_res": self._head.low_res(embedding)[0]}
+        return {"low_res": self._head.low_res(embedding)[0], "everything": self._passing}
 
     def targets(self) -> Callable[[Sequence[Scene]], dict[str, Any]]:
         """``masks`` bool ``(P, side, side)`` of all objects, and ``picture`` int64 ``(P,)``."""
@@ -74,6 +80,22 @@ class Promptable(OnObjects):
         found = asking.figures(gathered(self._found))
         self._found = []
         return found
+
+    def finish(self) -> None:
+        """Find what the decoder's numbers are worth."""
+        super().finish()
+        self.network.eval()
+        self._passing = passing(self._head, self._known())
+
+    def _known(self) -> Iterator[tuple[Any, Objects]]:
+        """Some pictures with objects, of the validation split where there is one."""
+        source = self.val_source() or self.train_source()
+        device = next(self.network.parameters()).device
+        for start in range(0, min(len(source), _KNOWN), 4):
+            draws = [Draw(number, 0, 0) for number in range(start, min(start + 4, len(source)))]
+            batch = tree_map(lambda one: one.to(device), source.__getitems__(draws))
+            with torch.no_grad():
+                yield self._embedding(batch), self._objects(batch)
 
     @property
     def _head(self) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from manylens.errors import UnsupportedError
 from manylens.models.adapted.heads.guides import MAPS, keys, maps
-from manylens.models.adapted.heads.promptable import Promptable, Prompts
+from manylens.models.adapted.heads.promptable import Doubled, Promptable, Prompts
 
 SIZE = (48, 48)
 OPTIONS: dict[str, Any] = {"width": 32, "heads": 4, "hidden": 48, "mixing": 1}
@@ -215,3 +215,12 @@ def test_cells_are_compared_without_what_they_all_share():
     torch.testing.assert_close(found.norm(dim=1), torch.ones(1, 2, 2))
     torch.testing.assert_close(found[0, :, 0, 0], found[0, :, 0, 1])
     assert float(found[0, :, 0, 0] @ found[0, :, 1, 1]) < 0
+
+
+def test_enlarging_leaves_no_chessboard():
+    """What is alike is answered alike, whatever the weights; a transposed convolution has four answers to it."""
+    torch.manual_seed(0)
+    layer = Doubled(8, 4)
+    found = layer(torch.randn(2, 8, 1, 1).expand(-1, -1, 6, 6))[..., 1:-1, 1:-1]
+    assert found.shape == (2, 4, 10, 10)
+    torch.testing.assert_close(found, found[..., :1, :1].expand_as(found))

@@ -189,6 +189,21 @@ class Mixer(nn.Module):
         return x + self.think(self.norm(self.look(x).permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
 
 
+class Doubled(nn.Module):
+    """A map at twice its sides: enlarged, then convolved.
+
+    SAM has transposed convolutions there, whose answers are a chessboard until they have seen very many masks (Odena et
+    al., 2016, "Deconvolution and checkerboard artifacts").
+    """
+
+    def __init__(self, width: int, made: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, made, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102 - the class says it
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False))
+
+
 def decoded(
     prompt_encoder: Any,
     mask_decoder: Any,
@@ -279,6 +294,8 @@ def _sam(width: int, layers: int, heads: int, hidden: int) -> tuple[nn.Module, n
     config.mask_decoder_config._attn_implementation = "sdpa"
     prompt_encoder: Any = SamPromptEncoder(config)
     decoder: Any = SamMaskDecoder(config.mask_decoder_config)
+    decoder.upscale_conv1 = Doubled(width, width // 4)
+    decoder.upscale_conv2 = Doubled(width // 4, width // 8)
     # The frequencies of places do not learn, and are drawn as SAM's authors did.
     frequencies = prompt_encoder.shared_embedding.positional_embedding.requires_grad_(False)
     nn.init.normal_(frequencies)
