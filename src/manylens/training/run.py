@@ -365,8 +365,10 @@ def _held_out(found: Dataset, config: Config) -> Dataset:
         return found.split({section.train: 1.0})
     stratify = section.stratify
     if stratify is None:
-        stratify = {"classify": "label"}.get(config.task, "")
-        if stratify and len({one for one in found.values(stratify) if one}) < 2:
+        stratify = "label" if config.task in ("classify", "embed") else ""
+        labels = list(found.values(stratify)) if stratify else []
+        # Pictures without labels are many where nothing but features is learnt; they are not a class.
+        if len({one for one in labels if one}) < 2 or (config.task == "embed" and not all(labels)):
             stratify = ""
     shares = {section.train: 1 - section.holdout, section.val: section.holdout}
     return found.split(shares, stratify=stratify or None, group=section.group, seed=config.seed)
