@@ -58,6 +58,7 @@ def test_a_run_ends_in_a_model_that_embeds(stripes, tiny_vit, session, tmp_path,
     assert 0 <= made.figures["knn"] <= 1
     assert sum("before training: k-NN accuracy" in line for line in lines) == 1
     assert made.figures["rank"] > 0
+    assert ("entropy" in made.figures) == (recipe == "dino")  # of votes for prototypes
     assert [row["epoch"] for row in made.history] == [0, 1]
     assert all(np.isfinite(row["train/loss"]) for row in made.history)
     config = json.loads((made.model / "config.json").read_text())

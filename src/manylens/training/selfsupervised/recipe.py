@@ -162,7 +162,8 @@ class WithoutLabels(Recipe):
         told = entropies(torch.cat(self._answers)) if self._answers else {}
         self._health = health(torch.from_numpy(vectors), **{name: float(one) for name, one in told.items()})
         self._met, self._answers = {}, []
-        return {"knn": self._judges.accuracy(numbers, vectors), **self._health.figures()}
+        figures = {name: one for name, one in self._health.figures().items() if told or "entropy" not in name}
+        return {"knn": self._judges.accuracy(numbers, vectors), **figures}
 
     def watch(self, vectors: Tensor, told: Mapping[str, Tensor]) -> None:
         """Remember vectors of training pictures, where no other pictures tell how it goes."""
