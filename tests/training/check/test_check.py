@@ -364,7 +364,7 @@ def test_the_plan_for_resizing(tmp_path):
     assert next(one for one in tiny.warnings if one.kind == "vanishing").count == tiny.sizes.objects[""].lost == 4
     unsized = check(Dataset.of(records), task="detect")
     assert unsized.sizes.side_for_most is None
-    assert resized(unsized, 56, 14) == report
+    assert resized(unsized, 56, 28) == check(Dataset.of(records), task="detect", side=56, cell=28)
 
 
 def test_each_picture_is_read_once_and_a_second_check_reads_none(tmp_path, monkeypatch):

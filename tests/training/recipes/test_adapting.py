@@ -59,6 +59,7 @@ def test_pseudo_labels_are_what_the_model_is_surest_of(recipe, darker, tmp_path)
         adapting = one._adapting
         one.before_epoch(step(0.0, epoch=0))
         assert adapting._labels is None
+        one.network.train()  # as it is between epochs; labels are drawn as the model will answer
         one.before_epoch(step(0.5, epoch=2))
         labels = adapting._labels
         one.network.eval()
