@@ -16,7 +16,7 @@ from manylens.training.errors import TrainError
 from manylens.training.recipes import RECIPES, Known
 from manylens.training.recipes.base import Draw
 from manylens.training.run import train
-from manylens.training.selfsupervised import towers
+from manylens.training.selfsupervised import folders, towers
 from manylens.training.selfsupervised.recipe import Judges, freeze
 from tests.training.selfsupervised.made_up import network, opened
 
@@ -114,6 +114,16 @@ def test_a_collapse_is_said_once(unlabelled, tiny_vit, session, tmp_path):
     made, lines = run(unlabelled, tiny_vit, session, tmp_path / "run", "dino", **options)
     assert sum("collapsed" in line for line in lines) == 1
     assert len(made.history) == 12
+
+
+def test_a_student_is_not_blamed_for_what_its_teacher_says(unlabelled, tiny_vit, session, tmp_path):
+    """Vectors that are near each other are what it shall learn where the teacher's are."""
+    with session.module(str(tiny_vit)) as trainable:
+        for one in trainable.module.parameters():
+            torch.nn.init.zeros_(one)
+        flat = folders.save(trainable, tmp_path / "flat", 28)
+    _, lines = run(unlabelled, flat, session, tmp_path / "run", "distil")
+    assert not [line for line in lines if "collapsed" in line]
 
 
 def test_views_depend_on_picture_epoch_and_seed_alone(stripes, tiny_vit, session, tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ class DistilRecipe(WithoutLabels):
     """Trains a small encoder for ``embed`` to see pictures as a large one does."""
 
     name: ClassVar[str] = "distil"
+    may_collapse: ClassVar[bool] = False  # the vectors are as far apart as the teacher's, which may be near
 
     def __init__(self, given: Given) -> None:
         super().__init__(given)

@@ -65,6 +65,9 @@ class WithoutLabels(Recipe):
     usual_rate: ClassVar[float] = 1e-3
     """Learning rate for 1,024 pictures a step from scratch; it goes with the root of their number."""
 
+    may_collapse: ClassVar[bool] = True
+    """Whether nothing from outside keeps the vectors of different pictures apart."""
+
     tower: Vit
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -173,6 +176,8 @@ class WithoutLabels(Recipe):
 
     def warnings(self) -> list[str]:
         """A collapse, said once."""
+        if not self.may_collapse:
+            return []
         if self._judges is None and self._recent:
             told = {name: float(one) for name, one in self._recent[-1][1].items()}
             self._health = health(torch.cat([vectors for vectors, _ in self._recent]), **told)
