@@ -39,7 +39,10 @@ def job(data, tiny_vit, session, kind, task="classify", **changes) -> Job:
 
 
 def run(data, tiny_vit, session, out, kind, resume=False, **changes) -> Ensembled:
-    return ensemble(job(data, tiny_vit, session, kind, **changes), out, resume)
+    asked = job(data, tiny_vit, session, kind, **changes)
+    made = asked.run(out, resume) if kind else ensemble(asked, out, resume)
+    assert isinstance(made, Ensembled)
+    return made
 
 
 def scores(session, path, model) -> np.ndarray:
@@ -91,6 +94,11 @@ def test_the_model_is_the_weighted_vote_of_its_members(kind, stripes, tiny_vit, 
     assert record["figures"] == made.figures
     assert record["base"]["weights"]
     assert record["members"] == made.members
+    card = (made.model / "README.md").read_text()
+    assert f"An ensemble by `{kind}`" in card
+    assert all(f"| {row['name']} | {row['share']:.3f} |" in card for row in rows)
+    assert all(f"| {name} | {value:.4g} |" in card for name, value in made.figures.items())
+    assert "number 0" not in card
 
 
 def test_no_member_of_folds_sees_what_it_holds_out(stripes, tiny_vit, session, tmp_path, monkeypatch):

@@ -154,13 +154,8 @@ def train(
 
             budget = session.residency.budget_bytes
             made = finding.find_rate(job) if lr_find else finding.find_batch_size(job, budget)
-        elif job.config.ensemble.kind:
-            from manylens.training.ensembling import ensemble as ensembled
-
-            made = ensembled(job, out, resume)
         else:
-            made = job.train(out, resume)
-            job.card(made)
+            made = job.run(out, resume)
     if json:
         print(jsonlib.dumps(made.to_json(), indent=1))
     elif ablate:

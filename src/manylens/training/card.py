@@ -156,6 +156,8 @@ def _rendered(
         "counts": counts,
         "rights": card_data.rights(config.data, data),
         "recipe": f"By the recipe `{recipe}`{says}, transfer `{config.transfer.mode}`.",
+        "ensemble": config.ensemble.kind,
+        "members": [[one["name"], f"{one['share']:.3f}"] for one in record.get("members") or ()],
         "config": yaml.safe_dump(changed, sort_keys=False, allow_unicode=True) if changed else "",
         "call": _call(record.get("command") or []),
         "epochs": record.get("epochs", ""),

@@ -107,13 +107,7 @@ def train(
         ManylensError: One line that names the input and the remedy.
     """
     job = Job.of(data, config=config, task=task, model=model, set=set, session=session, progress=progress, say=say)
-    if job.config.ensemble.kind:
-        from manylens.training.ensembling import ensemble
-
-        return ensemble(job, Path(out), resume)
-    made = job.train(Path(out), resume)
-    job.card(made)
-    return made
+    return job.run(Path(out), resume)
 
 
 @dataclass
@@ -183,6 +177,19 @@ class Job:
         self.notes.append(line)
         self.say(line)
 
+    def run(self, out: Path, resume: bool = False) -> Trained:
+        """Train one model, or several that the config makes one of, and write its card; see :func:`train`."""
+        if not self.config.ensemble.kind:
+            made = self.train(out, resume)
+            self.card(made)
+            return made
+        from manylens.training.ensembling import ensemble
+
+        joined = ensemble(self, out, resume)
+        # Its figures are of pictures that nothing was fitted on; any others would tell of it better than it is.
+        self.card(joined, pictures=0)
+        return joined
+
     def train(self, out: Path, resume: bool = False, callbacks: Sequence[Any] = ()) -> Trained:
         """Run it; see :func:`train`.
 
@@ -226,8 +233,14 @@ class Job:
             record.save(state="done", recipe=recipe.name, **made.to_json())
         return made
 
-    def card(self, made: Trained) -> None:
-        """Write the model's card beside it, with figures of the saved model; the first process does."""
+    def card(self, made: Trained, pictures: int | None = None) -> None:
+        """Write the model's card beside it, with figures of the saved model; the first process does.
+
+        Args:
+            made: What the card is of.
+            pictures: How many it is measured on at most; with 0 the card has the figures of the training. By default as
+                the config says.
+        """
         from manylens.training import card
 
         if not (self.config.record.card and processes().first):
@@ -239,7 +252,7 @@ class Job:
             self.config,
             self.dataset,
             self.session,
-            pictures=self.config.record.pictures,
+            pictures=self.config.record.pictures if pictures is None else pictures,
             progress=self.progress,
             say=self.say,
         )
