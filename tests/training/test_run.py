@@ -287,3 +287,114 @@ def test_made_examples_are_shown_too(stripes, tiny_vit, session, tmp_path):
 def test_what_a_user_can_get_wrong_is_named(changes, says, stripes, tiny_vit, session, tmp_path):
     with pytest.raises(UserError, match=says):
         run(stripes, tiny_vit, session, tmp_path / "run", **changes)
+
+
+def test_a_run_that_is_done_is_taken_as_it_is(stripes, tiny_vit, session, tmp_path):
+    first = run(stripes, tiny_vit, session, tmp_path / "run")
+    before = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
+    lines = []
+    again = train(
+        stripes, task="classify", model=str(tiny_vit), out=tmp_path / "run", set=SMALL, session=session, resume=True,
+        say=lines.append,
+    )  # fmt: skip
+    assert (again.figures, again.best_epoch, again.history) == (first.figures, first.best_epoch, first.history)
+    assert any("done already" in line for line in lines)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "done"
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == before
+    with pytest.raises(TrainError, match=r"loop\.epochs is 5, was 4"):
+        run(stripes, tiny_vit, session, tmp_path / "run", loop__epochs=5, resume=True)
+
+
+def test_a_run_that_stopped_after_its_last_epoch_only_saves(stripes, tiny_vit, session, tmp_path, monkeypatch):
+    whole = run(stripes, tiny_vit, session, tmp_path / "whole")
+
+    def killed(self, folder):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Classify, "save", killed)
+        with pytest.raises(Killed):
+            run(stripes, tiny_vit, session, tmp_path / "run")
+    made = run(stripes, tiny_vit, session, tmp_path / "run", resume=True)
+    assert (made.figures, made.best_epoch, len(made.history)) == (whole.figures, whole.best_epoch, 4)
+    for name, one in tensors(tmp_path / "whole").items():
+        torch.testing.assert_close(tensors(tmp_path / "run")[name], one)
+
+
+def test_what_stopped_at_a_mistake_before_anything_was_learnt_is_begun_anew(stripes, tiny_vit, session, tmp_path):
+    with pytest.raises(UserError, match="linnear"):
+        run(stripes, tiny_vit, session, tmp_path / "run", head__kind="linnear")
+    assert (tmp_path / "run" / "run.json").exists()
+    made = run(stripes, tiny_vit, session, tmp_path / "run", head__kind="mlp")
+    assert made.epochs == 4
+    assert "kind: mlp" in (tmp_path / "run" / "config.yaml").read_text()
+    with pytest.raises(TrainError, match="a run is there already"):
+        run(stripes, tiny_vit, session, tmp_path / "run", head__kind="mlp")
+
+
+def test_two_trainings_do_not_share_a_folder(stripes, tiny_vit, session, tmp_path, monkeypatch):
+    plain, said = Classify.before_epoch, []
+
+    def meanwhile(self, step):
+        if not said:
+            said.append("")
+            with pytest.raises(TrainError, match="another training is at work there") as error:
+                run(stripes, tiny_vit, session, tmp_path / "run", resume=True)
+            said.append(str(error.value))
+        plain(self, step)
+
+    monkeypatch.setattr(Classify, "before_epoch", meanwhile)
+    run(stripes, tiny_vit, session, tmp_path / "run")
+    assert len(said) == 2
+    assert [path.name for path in tmp_path.iterdir() if "lock" in path.name] == []
+
+
+def test_what_was_trained_is_taken_where_a_model_is(stripes, tiny_vit, session, tmp_path):
+    made = run(stripes, tiny_vit, session, tmp_path / "run", loop__epochs=1)
+    picture = next((stripes / "lying").iterdir())
+    assert session.run(ClassifyRequest.of(image=picture), model=made).labels
+
+
+def test_a_run_goes_on_by_its_own_config(stripes, tiny_vit, session, tmp_path, monkeypatch):
+    whole = run(stripes, tiny_vit, session, tmp_path / "whole")
+    plain, calls = Classify.loss, []
+
+    def killed(self, batch, step):
+        calls.append(1)
+        if len(calls) > 10:
+            raise Killed
+        return plain(self, batch, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Classify, "loss", killed)
+        with pytest.raises(Killed):
+            run(stripes, tiny_vit, session, tmp_path / "run")
+    made = train(out=tmp_path / "run", session=session, resume=True)
+    assert made.figures == pytest.approx(whole.figures, abs=1e-5)
+
+
+def test_of_epochs_alike_the_surest_is_the_best(stripes, tiny_vit, session, tmp_path):
+    """Accuracy often stands still while the loss still falls."""
+    made = run(stripes, tiny_vit, session, tmp_path / "run", loop__epochs=12, optimiser__lr=0.02)
+    top = max(row["val/balanced_accuracy"] for row in made.history)
+    ties = [row for row in made.history if row["val/balanced_accuracy"] == top]
+    assert len(ties) > 1
+    assert made.best_epoch == min(ties, key=lambda row: row["val/loss"])["epoch"] > ties[0]["epoch"]
+    state = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert state["epoch"] == made.best_epoch
+
+
+def test_a_loss_of_validation_that_is_no_number_stops(stripes, tiny_vit, session, tmp_path, monkeypatch):
+    """The weights may be of no use though the loss of the training is still a number."""
+    plain, calls = Classify.figures, []
+
+    def spoiled(self):
+        calls.append(1)
+        return {**plain(self), **({"loss": float("nan")} if len(calls) == 3 else {})}
+
+    monkeypatch.setattr(Classify, "figures", spoiled)
+    with pytest.raises(DivergedError, match="the loss of validation is nan after epoch 3"):
+        run(stripes, tiny_vit, session, tmp_path / "run")
+    kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert kept["epoch"] == 1
+    assert len((tmp_path / "run" / "history.jsonl").read_text().splitlines()) == 2

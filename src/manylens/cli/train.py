@@ -102,7 +102,8 @@ def train(
     The folder of the run is a model: ``manylens classify x.jpg --model runs/name``. A run that was stopped goes on to
     the same end with --resume.
     """
-    from manylens.training.run import Job
+    from manylens.training.processes import processes
+    from manylens.training.run import Job, config_of
     from manylens.training.values import assignments
 
     modes = (("--ablate", ablate), ("--ensemble", ensemble), ("--search", search), ("--lr-find", lr_find))
@@ -128,17 +129,18 @@ def train(
         "ensemble.members": members,
     }
     changes = {key: value for key, value in given.items() if value is not None} | assignments(set or ())
-    with output.bar("train", quiet=json) as progress:
+    first = processes().first  # of several the first one talks; errors come from any
+    with output.bar("train", quiet=json or not first) as progress:
         session = session_for({"memory_budget": memory_budget})
         job = Job.of(
             data,
             task=task,
             model=model,
-            config=config,
+            config=config_of(out, resume, config),
             set=changes,
             session=session,
             progress=progress,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
+            say=_say if first else None,
         )
         made: Any
         if ablate:
@@ -156,6 +158,8 @@ def train(
             made = finding.find_rate(job) if lr_find else finding.find_batch_size(job, budget)
         else:
             made = job.run(out, resume)
+    if not first:
+        return
     if json:
         print(jsonlib.dumps(made.to_json(), indent=1))
     elif ablate:
@@ -168,11 +172,16 @@ def train(
         print(f"learning rate {made.suggestion:.2g}: --lr {made.suggestion:.2g}")
     elif find_batch_size:
         output.table("batch size", ["size", "a second", "MiB"], [[str(one) for one in row] for row in made.rows])
-        print(f"--batch-size {made.suggestion} ({made.ended})")
+        steps = f"{made.steps} step{'s' * (made.steps != 1)} an epoch"
+        print(f"--batch-size {made.suggestion} ({steps}; {made.ended})")
     elif job.config.ensemble.kind:
         _show_ensemble(made)
     else:
         _show(made)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _show_ablation(made: Ablation, out: Path) -> None:
@@ -180,6 +189,8 @@ def _show_ablation(made: Ablation, out: Path) -> None:
         if all(figure in values for values in made.figures.values()):
             title = f"{figure}, {len(made.seeds)} seeds, 95 % intervals"
             output.table(title, ["variant", figure, "difference from baseline"], made.rows(figure))
+    for line in made.notes:
+        print(line)
     print(f"all figures: {out / 'ablation.json'}")
 
 
@@ -207,10 +218,17 @@ def runs(
     folders: Annotated[
         list[Path] | None, typer.Argument(metavar="[DIR]...", help="Runs, or folders of runs; default runs/.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    keys: Annotated[
+        str | None,
+        typer.Option("--keys", metavar="KEY,...", help="Show these values of the configs, such as optimiser.lr."),
+    ] = None,
+    all: Annotated[
+        bool, typer.Option("--all", help="Also what trained nothing, and parts of searches, ablations, ensembles.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for machines: every value of every run.")] = False,
 ) -> None:
     """List what was trained, and compare: figures side by side, and what differs in the configs."""
-    from manylens.training.runs import found, table
+    from manylens.training.runs import found, shown, table
 
     rows = found(folders or [Path("runs")])
     if not rows:
@@ -221,5 +239,13 @@ def runs(
     if json:
         print(jsonlib.dumps([row.to_json() for row in rows], indent=1))
         return
-    columns, lines = table(rows)
-    output.table("runs", columns, lines)
+    listed, hidden = (rows, "") if all else shown(rows)
+    if listed:
+        named = None if keys is None else [key.strip() for key in keys.split(",") if key.strip()]
+        columns, lines, more = table(listed, named)
+        output.table("runs", columns, lines)
+        if more:
+            verb = "key differs" if len(more) == 1 else "keys differ"
+            _say(f"and {len(more)} more {verb}: --json, or --keys {','.join(more[:2])}")
+    if hidden:
+        _say(hidden)

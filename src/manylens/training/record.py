@@ -7,9 +7,12 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from manylens.catalog.trained import MODEL, RUN
 from manylens.errors import OutputError
@@ -24,7 +27,7 @@ from manylens.version import __version__
 if TYPE_CHECKING:
     from manylens.training.check import Report
 
-CONFIG = "config.yaml"
+CONFIG, CHECKPOINT = "config.yaml", "checkpoints/last.ckpt"
 _LIBRARIES = (
     "torch",
     "lightning",
@@ -79,21 +82,16 @@ class Record:
             made.values = told(folder)
             if not made.values:
                 raise TrainError(f"{folder}: the run there cannot go on, its {RUN} is broken", "name another folder")
-            if not resume:
+            if bare(folder):  # it stopped at a mistake before anything was learnt: there is nothing to go on with
+                made.values = {}
+                (folder / CONFIG).unlink(missing_ok=True)
+            elif not resume:
                 raise TrainError(
                     f"{folder}: a run is there already ({made.values.get('state')})",
                     "go on with --resume, or name another folder",
                 )
-            found = differences(config.to_json(), read(folder / CONFIG))
-            if data["hash"] != made.values["data"]["hash"]:
-                found.append(f"the data's hash is {data['hash'][:12]}, was {made.values['data']['hash'][:12]}")
-            if base["weights"] != made.values["base"]["weights"]:
-                found.append(f"the base's weights are {base['weights']}, were {made.values['base']['weights']}")
-            if found:
-                raise TrainError(
-                    f"{folder}: cannot go on with another config: {'; '.join(found)}",
-                    "give what was given before, or name another folder",
-                )
+            else:
+                same(folder, config, data, base)
         elif folder.exists() and any(folder.iterdir()):
             raise TrainError(f"{folder}: is not empty, and is no run", "name another folder")
         try:
@@ -143,6 +141,64 @@ class Record:
             raise OutputError(
                 f"{self.folder / RUN}: cannot be written ({error.strerror or error})", "make room"
             ) from error
+
+
+def bare(folder: Path) -> bool:
+    """Whether a run that stands in a folder has learnt nothing yet: no checkpoint, no model, no members."""
+    return not any((folder / name).exists() for name in (CHECKPOINT, MODEL, "members"))
+
+
+def same(folder: Path, config: Config, data: Mapping[str, Any], base: Mapping[str, str]) -> None:
+    """See that a run may go on, or be taken as it is, for a config, data and a base model.
+
+    Args:
+        folder: Of the run.
+        config: Of the training.
+        data: Name, hash and counts of the data set.
+        base: Of the base model.
+
+    Raises:
+        TrainError: Something differs.
+    """
+    values = told(folder)
+    found = differences(config.to_json(), read(folder / CONFIG))
+    if data["hash"] != values["data"]["hash"]:
+        found.append(f"the data's hash is {data['hash'][:12]}, was {values['data']['hash'][:12]}")
+    if base["weights"] != values["base"]["weights"]:
+        found.append(f"the base's weights are {base['weights']}, were {values['base']['weights']}")
+    if found:
+        raise TrainError(
+            f"{folder}: cannot go on with another config: {'; '.join(found)}",
+            "give what was given before, or name another folder",
+        )
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """A run's folder for this training alone, among all processes of the machine.
+
+    Raises:
+        TrainError: Another training is at work there.
+        OutputError: Nothing can be written beside the folder.
+    """
+    if not processes().first:  # of several processes of one training the first holds it for all
+        yield
+        return
+    lock = FileLock(folder.absolute().with_name(f".{folder.name}.lock"), timeout=0)
+    try:
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise TrainError(
+            f"{folder}: another training is at work there", "wait for it, or name another folder"
+        ) from None
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror or error})", "name another folder") from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def told(folder: Path) -> dict[str, Any]:

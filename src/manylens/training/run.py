@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from manylens.catalog.trained import MODEL, RUN
 from manylens.errors import ManylensError
 from manylens.models import checkpoint
 from manylens.training.config import Config
@@ -18,7 +19,7 @@ from manylens.training.errors import TrainError
 from manylens.training.inputs.features import place
 from manylens.training.processes import processes
 from manylens.training.recipes import find
-from manylens.training.record import Record, told
+from manylens.training.record import CONFIG, Record, held, same, told
 from manylens.training.values import read, with_changes
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class Trained:
     history: list[dict[str, Any]]
     seconds: dict[str, float]
     notes: list[str] = field(default_factory=list)
+
+    def __fspath__(self) -> str:
+        """The folder of the run, so that this is taken wherever a model is."""
+        return str(self.folder)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -106,8 +111,14 @@ def train(
     Raises:
         ManylensError: One line that names the input and the remedy.
     """
+    config = config_of(Path(out), resume, config)
     job = Job.of(data, config=config, task=task, model=model, set=set, session=session, progress=progress, say=say)
     return job.run(Path(out), resume)
+
+
+def config_of(out: Path, resume: bool, config: Any = None) -> Any:
+    """The config to train by: of a run that goes on, and for which none is given, the run's own."""
+    return out / CONFIG if resume and config is None and (out / CONFIG).is_file() else config
 
 
 @dataclass
@@ -155,6 +166,8 @@ class Job:
 
         chosen = _config(config, task, model, data, set)
         need("lightning.pytorch")
+        if chosen.loop.device == "cuda" and not cuda():
+            raise TrainError("loop.device 'cuda': there is no GPU here that torch can use", "set it to auto or cpu")
         find(chosen.task, chosen.recipe)  # a name that is wrong is told before anything is fetched
         quiet: Callable[..., None] = lambda *words: None  # noqa: E731
         made = cls(chosen, _opened(data, chosen), {}, session or default_session(), progress or quiet, say or quiet)
@@ -185,7 +198,8 @@ class Job:
             return made
         from manylens.training.ensembling import ensemble
 
-        joined = ensemble(self, out, resume)
+        with held(out):
+            joined = ensemble(self, out, resume)
         # Its figures are of pictures that nothing was fitted on; any others would tell of it better than it is.
         self.card(joined, pictures=0)
         return joined
@@ -201,7 +215,13 @@ class Job:
         from manylens.training.loop.running import fit
 
         config = self.config
-        with self.opened(out, resume) as (record, recipe, blocks):
+        if resume and not (out / RUN).is_file():
+            self.note(f"{out}: there is no run to go on with, so it begins")
+        if resume and (reached := finished(out)) is not None:
+            same(out, config, self.used, base_of(self.session, config.model))
+            self.say(f"{out}: this run is done already")
+            return reached
+        with held(out), self.opened(out, resume) as (record, recipe, blocks):
             with _clocked(self.seconds, "fit"):
                 fitted = fit(
                     recipe,
@@ -243,7 +263,7 @@ class Job:
         """
         from manylens.training import card
 
-        if not (self.config.record.card and processes().first):
+        if not (self.config.record.card and processes().first) or (made.model / card.CARD).exists():
             return
         began = time.perf_counter()
         card.write(
@@ -323,6 +343,24 @@ class Job:
         if report.left_out:
             lost = {*report.left_out}
             self.dataset = self.dataset.select(ids=[one for one in self.dataset.values("id") if one not in lost])
+
+
+def finished(out: Path) -> Trained | None:
+    """What came of the run in a folder; None where it has not come to its end."""
+    from manylens.training.loop.callbacks import read_history
+
+    values = told(out)
+    if values.get("state") != "done":
+        return None
+    plain = {name: values[name] for name in ("figures", "best_epoch", "epochs", "stopped_early", "seconds", "notes")}
+    return Trained(out, out / MODEL, **plain, history=read_history(out / "history.jsonl"))
+
+
+def cuda() -> bool:
+    """Whether torch can use a GPU here."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _config(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from manylens.errors import OutputError
 from manylens.runtime.paths import replacing
@@ -89,6 +92,35 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+TIE = "val/loss"
+"""Of epochs that are as good as each other the one with the least of this is the best: it is surer of what is right."""
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """The best epoch's checkpoint; of epochs alike in the figure, that with the least loss of validation."""
+
+    _loss = math.inf
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        """Whether an epoch is better than the best so far."""
+        loss = float(trainer.callback_metrics.get(TIE, 0.0))
+        better = super().check_monitor_top_k(trainer, current)
+        if not better and current is not None and self.best_model_score is not None:
+            better = bool(current == self.best_model_score) and loss < self._loss
+        if better:
+            self._loss = loss
+        return better
+
+    def state_dict(self) -> dict[str, Any]:
+        """Also the loss of the best."""
+        return {**super().state_dict(), "tie": self._loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._loss = state_dict.pop("tie", math.inf)
+        super().load_state_dict(state_dict)
 
 
 class PlateauSteps(pl.Callback):

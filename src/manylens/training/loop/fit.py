@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -104,6 +105,12 @@ class Fit(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log what the recipe found."""
         found = self._recipe.figures()
+        loss = float(found.get("loss", 0.0))
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the loss of validation is {loss} after epoch {self.current_epoch + 1}",
+                f"lower optimiser.lr (now {self._lr:g}); the last good checkpoint is kept",
+            )
         self.log_dict({f"val/{name}": float(value) for name, value in found.items()}, sync_dist=False)
 
     # ------------------------------------------------------------------ optimiser

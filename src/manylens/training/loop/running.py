@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,16 @@ from manylens.runtime.cpu import threads
 from manylens.training.balance.names import check_name
 from manylens.training.config import Config
 from manylens.training.loop.batches import Batches, loader
-from manylens.training.loop.callbacks import GradualUnfreezing, History, PlateauSteps, Progress, WholeFiles
+from manylens.training.loop.callbacks import (
+    TIE,
+    BestCheckpoint,
+    GradualUnfreezing,
+    History,
+    PlateauSteps,
+    Progress,
+    WholeFiles,
+    read_history,
+)
 from manylens.training.loop.fit import Fit
 from manylens.training.processes import processes
 from manylens.training.recipes.base import Aim, Recipe
@@ -88,7 +98,7 @@ def fit(
         check_name("loop.monitor", aim.figure, recipe.judges)
     places = folder / "checkpoints"
     common: dict[str, Any] = {"dirpath": places, "enable_version_counter": False, "save_on_train_epoch_end": True}
-    best = ModelCheckpoint(filename="best", monitor=aim.logged, mode=aim.mode, **common)
+    best = BestCheckpoint(filename="best", monitor=aim.logged, mode=aim.mode, **common)
     last = ModelCheckpoint(filename="last", save_top_k=1, **common)
     going = [PlateauSteps(aim.logged), history, Progress(progress), *callbacks]
     if waits:
@@ -115,10 +125,19 @@ def fit(
             everything = np.arange(len(val))
             judged = loader(val, Batches(lambda epoch: everything, size, seed, rank, world, False), workers, pinned)
         start = places / LAST if resume and (places / LAST).exists() else None
-        trainer.fit(module, train, judged, ckpt_path=start, weights_only=True)
+        try:
+            trainer.fit(module, train, judged, ckpt_path=start, weights_only=True)
+        except SystemExit:  # what Lightning makes of a signal
+            kept_epochs = len(read_history(history.path))
+            say(f"stopped in epoch {trainer.current_epoch + 1}: {kept_epochs} are kept; go on with --resume")
+            if trainer.received_sigterm:
+                raise SystemExit(128 + signal.SIGTERM) from None
+            raise KeyboardInterrupt from None
+    if not history.rows:  # it was at its end already, and only what comes of it was missing
+        history.rows = read_history(history.path)
     load(module, places / (BEST if val is not None and (places / BEST).exists() else LAST))
     rows = history.rows
-    at = _best_row(rows, aim.logged, aim.mode)
+    at = _best_row(rows, aim)
     return Fitted(
         trainer.current_epoch,
         stopping is not None and stopping.stopped_epoch > 0,
@@ -135,12 +154,13 @@ def load(module: Fit, path: Path) -> None:
     assert not missing.unexpected_keys, missing.unexpected_keys
 
 
-def _best_row(rows: list[dict[str, Any]], name: str, mode: str) -> int:
-    judged = [i for i, row in enumerate(rows) if name in row]
+def _best_row(rows: list[dict[str, Any]], aim: Aim) -> int:
+    """The epoch whose checkpoint was kept, as :class:`BestCheckpoint` chose it."""
+    judged = [i for i, row in enumerate(rows) if aim.logged in row]
     if not judged:
         return len(rows) - 1
-    pick = max if mode == "max" else min
-    return pick(judged, key=lambda i: rows[i][name])
+    sign = -1.0 if aim.mode == "max" else 1.0
+    return min(judged, key=lambda i: (sign * rows[i][aim.logged], rows[i].get(TIE, 0.0)))
 
 
 def _trainer(config: Config, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:

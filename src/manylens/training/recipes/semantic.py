@@ -120,7 +120,7 @@ class Semantic(OnObjects):
     def figures(self) -> dict[str, float]:
         """Mean IoU over the classes that occur, and the share of pixels that are right, at the size of the squares."""
         table = self._confusion.compute().double().cpu().numpy()
-        found = {"miou": mean_iou(table), "loss": float(self._loss.compute())}
+        found = {"miou": mean_iou(table), "loss": float(self._loss.compute()) if table.any() else 0.0}
         found["pixel_accuracy"] = float(np.trace(table) / max(table.sum(), 1))
         self._confusion.reset()
         self._loss.reset()
