@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,14 @@ def test_an_ablation_prints_means_and_differences(typed):
     assert code == 0, err
     lines = [line.split("\t") for line in out.splitlines() if "\t" in line]
     assert [line[0] for line in lines[:5]] == ["variant", "baseline", "weighted_loss", "mixup", "all of them"]
+    assert "weighted_loss: changes nothing here: the classes are as frequent as each other" in out.splitlines()
+
+
+def test_a_batch_size_is_told_with_the_steps_of_an_epoch(typed):
+    code, out, err = typed("train", "--find-batch-size")
+    assert code == 0, err
+    size, steps = re.search(r"^--batch-size (\d+) \((\d+) steps? an epoch; ", out, re.MULTILINE).groups()
+    assert int(steps) == 16 // int(size)
 
 
 @pytest.mark.parametrize(

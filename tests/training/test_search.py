@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -50,6 +51,66 @@ def test_an_ablation_trains_each_variant_and_goes_on(job, tmp_path, monkeypatch)
     monkeypatch.setattr(Job, "train", lambda *words, **named: pytest.fail("trained again"))
     again = ablate(job, ["weighted_loss", "sampling"], tmp_path, seeds=2)
     assert again.to_json() == made.to_json()
+    with pytest.raises(TrainError, match=r"seed-0: .* another config: loop\.epochs is 2, was 3; give what was given"):
+        ablate(job.changed({"loop.epochs": 2}), ["weighted_loss", "sampling"], tmp_path, seeds=2)
+    other = dataclasses.replace(job, used={**job.used, "hash": "0" * 40})
+    with pytest.raises(TrainError, match="the data's hash is 000000000000, was"):
+        ablate(other, ["weighted_loss"], tmp_path, seeds=1)
+
+
+def test_an_ablation_grows(job, tmp_path, monkeypatch):
+    """More switches and seeds use what is done; all of them together is another thing with another switch."""
+    job = job.changed({"loop.epochs": 1})
+    ablate(job, ["sampling", "mixup"], tmp_path, seeds=1)
+    trained: list[str] = []
+
+    def train(self, folder, **named):
+        trained.append(str(folder.relative_to(tmp_path)))
+        return whole(self, folder, **named)
+
+    whole = Job.train
+    monkeypatch.setattr(Job, "train", train)
+    ablate(job, ["mixup", "sampling"], tmp_path, seeds=1)
+    assert not trained
+    ablate(job, ["sampling", "mixup", "ema"], tmp_path, seeds=1)
+    assert trained == ["ema/seed-0", "ema+mixup+sampling/seed-0"]
+    trained.clear()
+    ablate(job, ["sampling"], tmp_path, seeds=2)
+    assert trained == ["baseline/seed-1", "sampling/seed-1"]
+
+
+def test_an_interval_of_a_share_stays_within_it():
+    values = np.array([0.75, 1.0])
+    made = Ablation((0, 1), {BASELINE: {"accuracy": values, "loss": values}, "x": {"accuracy": 1 - values}})
+    assert made.rows("accuracy")[0][1] == "0.875 [0.000, 1.000]"
+    assert made.rows("accuracy")[1][1:] == ("0.125 [0.000, 1.000]", "-0.750 [-3.927, +2.427]")
+    assert Ablation((0, 1), {BASELINE: {"loss": values}}).rows("loss")[0][1] == "0.875 [-0.713, 2.463]"
+
+
+def test_what_changes_nothing_is_said():
+    one, other = {"accuracy": np.array([0.5, 0.6])}, {"accuracy": np.array([0.5, 0.7])}
+    figures = {BASELINE: one, "smote": one, "weighted_loss": one, "dropout": one, "mixup": other, ALL: other}
+    why = "the classes are as frequent as each other"
+    assert Ablation((0, 1), figures, alike=True).notes == [
+        f"smote, weighted_loss: change nothing here: {why}",
+        "dropout: changes nothing here: every figure is the baseline's",
+    ]
+    assert Ablation((0, 1), figures).notes == [
+        "smote, weighted_loss, dropout: change nothing here: every figure is the baseline's"
+    ]
+    both = {BASELINE: one, "smote": one, "weighted_loss": one, ALL: one}
+    assert Ablation((0, 1), both, alike=True).notes == [f"smote, weighted_loss, {ALL}: change nothing here: {why}"]
+    assert not Ablation((0, 1), {BASELINE: one, "mixup": other}, alike=True).notes
+
+
+def test_classes_alike_have_nothing_to_even_out(stripes, tiny_vit, session, tmp_path):
+    few = {**SMALL, "loop.epochs": 1, "data.holdout": 0.25}  # 12 of each class are left
+    job = Job.of(stripes, task="classify", model=str(tiny_vit), set=few, session=session)
+    made = ablate(job, ["weighted_loss", "smote"], tmp_path / "out", seeds=1)
+    assert made.notes == [
+        f"weighted_loss, smote, {ALL}: change nothing here: the classes are as frequent as each other"
+    ]
+    assert json.loads((tmp_path / "out" / "ablation.json").read_text())["notes"] == made.notes
 
 
 def test_a_search_finds_what_learns_and_goes_on(job, tmp_path):
@@ -93,3 +154,11 @@ def test_a_batch_size_is_found_within_the_budget(job):
     assert found.suggestion in sizes
     with pytest.raises(TrainError, match="not even one"):
         find_batch_size(job, budget=1)
+
+
+def test_no_batch_holds_more_than_there_is(job):
+    found = find_batch_size(job, budget=1 << 40)
+    assert max(size for size, _, _ in found.rows) <= 38 == job.dataset.splits["train"]
+    assert found.steps == 38 // found.suggestion  # an odd rest is left out, as in training
+    assert found.to_json()["steps"] == found.steps
+    assert find_batch_size(job.changed({"optimiser.accumulate": 100}), budget=1 << 40).steps == 1

@@ -45,15 +45,18 @@ class Sizes:
         rows: Batch size, things a second, MiB of memory at the peak.
         suggestion: The smallest size that is about as fast as any.
         ended: Why no larger one was tried.
+        steps: Of an epoch, at that size.
     """
 
     rows: list[tuple[int, float, float]]
     suggestion: int
     ended: str
+    steps: int
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return {"suggestion": self.suggestion, "ended": self.ended, "rows": [list(row) for row in self.rows]}
+        rows = [list(row) for row in self.rows]
+        return {"suggestion": self.suggestion, "steps": self.steps, "ended": self.ended, "rows": rows}
 
 
 def find_rate(job: Job, steps: int = 100, low: float = 1e-6, high: float = 1.0) -> Rates:
@@ -93,7 +96,7 @@ def find_rate(job: Job, steps: int = 100, low: float = 1e-6, high: float = 1.0) 
 
 
 def find_batch_size(job: Job, budget: int, most: int = 4096) -> Sizes:
-    """Double the batch until memory or speed speaks against it.
+    """Double the batch until memory or speed speaks against it, or it would hold more than there is to learn from.
 
     Args:
         job: What would be trained; nothing of it is kept.
@@ -103,13 +106,17 @@ def find_batch_size(job: Job, budget: int, most: int = 4096) -> Sizes:
     import psutil
     import torch
 
+    from manylens.training.loop.batches import Batches
+
     process = psutil.Process()
     rows: list[tuple[int, float, float]] = []
     ended = "no larger one was tried"
     with _prepared(job) as (module, batches):
         on_gpu = next(module.network.parameters()).is_cuda
         optimiser = torch.optim.AdamW([one for _, one in module.recipe.parameters()], lr=1e-8)
-        size = 1
+        size, things = 1, len(module.recipe.train_source())
+        if things < most:
+            most, ended = things, f"there are {things} to learn from"
         while size <= most:
             try:
                 batch = batches(0, size)
@@ -136,10 +143,14 @@ def find_batch_size(job: Job, budget: int, most: int = 4096) -> Sizes:
                 break
             size *= 2
             gc.collect()
+        best = max((row[1] for row in rows), default=0.0)
+        suggestion = next((row[0] for row in rows if row[1] * _GAIN >= best), 0)
+        if rows:
+            shown = Batches(module.recipe.draws, suggestion, job.config.seed, 0, 1, drop_last=True)
+            steps = -(-len(shown) // job.config.optimiser.accumulate)
     if not rows:
         raise TrainError("--find-batch-size: not even one thing fits in memory", "give a smaller model or side")
-    best = max(row[1] for row in rows)
-    return Sizes(rows, next(row[0] for row in rows if row[1] * _GAIN >= best), ended)
+    return Sizes(rows, suggestion, ended, steps)
 
 
 class _prepared:  # noqa: N801 - used as a statement
