@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from manylens.errors import ManylensError
 from manylens.training.ablate import ALL, BASELINE, Ablation, ablate, variants
 from manylens.training.errors import TrainError
 from manylens.training.finding import find_batch_size, find_rate
@@ -123,7 +124,61 @@ def test_a_search_finds_what_learns_and_goes_on(job, tmp_path):
     whole = [row for row in made.trials if row["state"] == "complete"]
     assert made.figure[1] == min(row["value"] for row in whole)
     assert (made.folder / "model" / "config.json").exists()
+    cards = [path.parent.parent for path in tmp_path.glob("trial-*/model/README.md")]
+    assert made.folder in cards
+    assert set(cards) <= {made.folder, first.folder}  # of each best one
     assert f"kind: {made.best['head.kind']}" in made.config.read_text()
+
+
+@pytest.fixture
+def searched(job, tmp_path):
+    """A search of one trial, and its folder."""
+    mine = job.changed({"loop.epochs": 1, "search": {"space": {"head.kind": ["linear", "mlp"]}, "trials": 1}})
+    search(mine, tmp_path / "search")
+    return mine, tmp_path / "search"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"loop.epochs": 2}, r"search: a search is there.* another config: loop\.epochs is 2, was 1; give what"),
+        ({"search.space": {"head.kind": ["linear"]}}, r"search\.space\.head\.kind is \['linear'\], was"),
+        ({"search.figure": "loss"}, r"search\.figure is 'loss', was None"),
+    ],
+)
+def test_a_search_of_something_else_is_refused(searched, changes, says):
+    job, folder = searched
+    with pytest.raises(TrainError, match=says):
+        search(job.changed(changes), folder)
+
+
+def test_a_search_of_other_data_is_refused_and_of_the_same_elsewhere_is_not(searched):
+    job, folder = searched
+    moved = job.changed({"data.source": "elsewhere"})
+    assert len(search(moved, folder).trials) == 1
+    other = dataclasses.replace(job, used={**job.used, "hash": "0" * 40})
+    with pytest.raises(TrainError, match="the data's hash is 000000000000, was"):
+        search(other, folder)
+    (folder / "search.yaml").unlink()
+    with pytest.raises(TrainError, match="does not say what it is of"):
+        search(job, folder)
+
+
+def test_a_card_is_written_only_where_it_is_wanted(job, tmp_path):
+    made = {"loop.epochs": 1, "record.card": False, "search": {"space": {"head.kind": ["linear"]}, "trials": 1}}
+    assert not (search(job.changed(made), tmp_path / "x").folder / "model" / "README.md").exists()
+
+
+def test_an_error_in_a_trial_is_told_once(job, tmp_path, monkeypatch, capfd, recwarn):
+    def broken(*words, **named):
+        raise ManylensError("the trial is broken", "mend it")
+
+    monkeypatch.setattr(Job, "train", broken)
+    space = {"head.options.features": [["block.3"], ["block.2"]], "loop.epochs": {"low": 1, "high": 8, "step": 4}}
+    with pytest.raises(ManylensError, match="the trial is broken"):
+        search(job.changed({"head.kind": "mlp", "search": {"space": space}}), tmp_path / "x")
+    assert capfd.readouterr() == ("", "")
+    assert not [one for one in recwarn if "optuna" in one.filename]
 
 
 @pytest.mark.parametrize(
@@ -133,11 +188,28 @@ def test_a_search_finds_what_learns_and_goes_on(job, tmp_path):
         ({"space": {"optimiser.rl": [1]}}, r"did you mean optimiser\.lr"),
         ({"space": {"optimiser.lr": 3}}, "is no space"),
         ({"space": {}, "trails": 3}, r"search\.trails"),
+        ({"space": {}}, r"search\.space: holds nothing"),
+        ({"space": {"optimiser.lr": []}}, r"search\.space 'optimiser\.lr': there is no value to choose; give"),
+        ({"space": {"optimiser.lr": {"low": 0.5, "high": 0.1}}}, r"search\.space 'optimiser\.lr': low 0\.5 is above"),
+        ({"space": {"optimiser.lr": {"low": 0, "high": 1, "log": True}}}, r"'optimiser\.lr': low 0 is on no log scale"),
+        ({"space": {"loop.epochs": {"low": 1, "high": 5, "step": 0}}}, r"'loop\.epochs': step 0 is not above 0"),
+        ({"space": {"loop.epochs": {"low": 1, "high": 5, "step": 0.5}}}, r"'loop\.epochs': step 0\.5 is not whole"),
+        ({"space": {"loop.epochs": {"low": 1, "high": 5, "step": 2, "log": True}}}, "a log scale has no steps"),
+        ({"space": {"loop.epochs": {"low": "few", "high": 5}}}, "low and high are to be numbers"),
+        ({"space": {"loop.epochs": {"low": 0, "high": 5}}}, r"search\.space 'loop\.epochs': 0 does not fit"),
+        ({"space": {"transfer.mode": ["frozen", "frosen"]}}, r"search\.space 'transfer\.mode': 'frosen' does not fit"),
     ],
 )
 def test_a_space_that_is_wrong_is_named(job, section, says, tmp_path):
     with pytest.raises(TrainError, match=says):
-        search(job.changed({"search": section}), tmp_path)
+        search(job.changed({"search": section}), tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_rate_that_yaml_takes_for_text_is_a_number(job, tmp_path):
+    space = {"optimiser.lr": {"low": "1e-3", "high": "1e-2", "log": True}}
+    made = search(job.changed({"loop.epochs": 1, "search": {"space": space, "trials": 1}}), tmp_path / "x")
+    assert 1e-3 <= made.best["optimiser.lr"] <= 1e-2
 
 
 def test_the_rate_is_where_the_loss_falls(job):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,15 +13,16 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from manylens.errors import OutputError
 from manylens.training.config import Config
 from manylens.training.errors import TrainError
 from manylens.training.extras import need
 from manylens.training.recipes import find
 from manylens.training.recipes.base import Aim
-from manylens.training.run import Job
-from manylens.training.values import keys, nearest, write
+from manylens.training.run import Job, base_of, finished
+from manylens.training.values import differences, keys, nearest, read, write
 
-_STUDY = "study.sqlite"
+_STUDY, _GIVEN = "study.sqlite", "search.yaml"
 
 
 class SearchSection(BaseModel):
@@ -71,6 +75,18 @@ class Searched:
         }
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Optuna says nothing: not of a trial that ends in an error, nor of lists among values, nor of odd steps."""
+    optuna = need("optuna")
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"optuna\.")
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+@_quiet()
 def search(job: Job, out: Path) -> Searched:
     """Try values of the config's ``search.space``; a search that was stopped goes on in the same folder.
 
@@ -79,14 +95,14 @@ def search(job: Job, out: Path) -> Searched:
         out: Folder: the study, a run a trial, and ``best.yaml``.
 
     Raises:
-        TrainError: The section is missing or wrong, or no trial came to an end.
+        TrainError: The section is missing or wrong, a search of something else stands in the folder, or no trial came
+            to an end.
     """
     optuna = need("optuna")
     section = _section(job.config)
     _, recipe = find(job.config.task, job.config.recipe)
     aim = Aim.of(job.config, recipe, section.figure, section.mode)
-    out.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _begin(job, out)
     pruner = {
         "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
         "hyperband": optuna.pruners.HyperbandPruner,
@@ -126,7 +142,17 @@ def search(job: Job, out: Path) -> Searched:
         for one in study.get_trials()
     ]
     run = out / f"trial-{best.number:03d}"
+    _card(job.changed({**best.params, "search": {}}), run)
     return Searched(dict(best.params), (aim.figure, float(best.value)), run, rows, out / "best.yaml")
+
+
+def _card(job: Job, run: Path) -> None:
+    """Write the card of the best trial's model, once; those of the others nobody reads."""
+    from manylens.training.card import CARD
+
+    made = finished(run)
+    if made is not None and not (made.model / CARD).exists():
+        job.card(made)
 
 
 def _epochs(folder: Path) -> list[dict[str, Any]]:
@@ -163,21 +189,108 @@ def _section(config: Config) -> SearchSection:
         first = error.errors()[0]
         key = ".".join(["search", *(str(part) for part in first["loc"])])
         raise TrainError(f"config {key!r}: {first.get('input')!r} does not fit", first["msg"].lower()) from None
+    if not found.space:
+        raise TrainError("search.space: holds nothing to try", "give a key, such as optimiser.lr, with its values")
     known = keys(Config)
-    for key in found.space:
+    for key, space in found.space.items():
         if key not in known and not any(key.startswith(f"{one}.") for one in known if "options" in one):
             near = nearest(key, known)
             raise TrainError(f"search.space {key!r}: there is no such key", f"did you mean {near}?" if near else "")
+        for value in _ends(key, space):
+            try:
+                config.changed({key: value})
+            except TrainError as error:
+                raise TrainError(f"search.space {key!r}: {value!r} does not fit", error.remedy) from None
     return found
 
 
+def _ends(key: str, space: Any) -> list[Any]:
+    """The values that a space has, or the least and the greatest of them.
+
+    Raises:
+        TrainError: It is no space.
+    """
+    wrong, remedy = f"{space!r} is no space", "give a list of values, or low and high"
+    if isinstance(space, list):
+        if space:
+            return space
+        wrong, remedy = "there is no value to choose", "give a list of some, or low and high"
+    elif isinstance(space, Mapping) and {"low", "high"} <= set(space) <= {"low", "high", "log", "step"}:
+        low, high, step = _number(space["low"]), _number(space["high"]), _number(space.get("step", 1))
+        whole = isinstance(low, int) and isinstance(high, int)
+        if low is None or high is None:
+            wrong, remedy = "low and high are to be numbers", "give such as low: 0.1, high: 0.5"
+        elif low > high:
+            wrong, remedy = f"low {low:g} is above high {high:g}", "give the lesser one as low"
+        elif not isinstance(space.get("log", False), bool):
+            wrong, remedy = "log is true or false", "give one of the two, or leave log out"
+        elif space.get("log") and low <= 0:
+            wrong, remedy = f"low {low:g} is on no log scale", "give a low above 0, or leave log out"
+        elif step is None or step <= 0:
+            wrong, remedy = f"step {space['step']!r} is not above 0", "give one that is, or leave it out"
+        elif space.get("log") and "step" in space:
+            wrong, remedy = "a log scale has no steps", "leave log or step out"
+        elif whole and not isinstance(step, int):
+            wrong, remedy = f"step {step:g} is not whole, as low and high are", "give a whole one, or 1.0 for 1 as low"
+        else:
+            return [low, high]
+    raise TrainError(f"search.space {key!r}: {wrong}", remedy)
+
+
+def _number(value: Any) -> int | float | None:
+    """A number, also one that YAML takes for text, such as 1e-4; None of anything else."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    try:
+        found = float(value) if isinstance(value, float | str) else math.nan
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
+
+
 def _tried(trial: Any, key: str, space: Any) -> Any:
+    """A value of a space that :func:`_ends` has looked over."""
     if isinstance(space, list):
         return trial.suggest_categorical(key, space)
-    if isinstance(space, Mapping) and {"low", "high"} <= set(space) <= {"low", "high", "log", "step"}:
-        low, high = space["low"], space["high"]
-        whole = isinstance(low, int) and isinstance(high, int)
-        if whole:
-            return trial.suggest_int(key, low, high, log=bool(space.get("log")), step=int(space.get("step", 1)))
-        return trial.suggest_float(key, float(low), float(high), log=bool(space.get("log")), step=space.get("step"))
-    raise TrainError(f"search.space {key!r}: {space!r} is no space", "give a list of values, or low and high")
+    low, high, step = _number(space["low"]), _number(space["high"]), _number(space.get("step"))
+    if isinstance(low, int) and isinstance(high, int):
+        return trial.suggest_int(key, low, high, log=space.get("log", False), step=step or 1)
+    return trial.suggest_float(key, low, high, log=space.get("log", False), step=step)
+
+
+def _begin(job: Job, out: Path) -> None:
+    """Keep what the search is of, or see that the one in the folder is of the same; it may have more trials.
+
+    Raises:
+        TrainError: Config, data or base differ from what the search in the folder began with.
+        OutputError: The folder cannot be written.
+    """
+    base = base_of(job.session, job.config.model)
+    config = job.config.to_json()
+    given = {"config": config, "data": job.used["hash"], "base": base["weights"]}
+    if not (out / _STUDY).exists():
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            write(given, out / _GIVEN)
+        except OSError as error:
+            raise OutputError(f"{out}: cannot be written ({error.strerror or error})", "name another folder") from error
+        return
+    if not (out / _GIVEN).exists():
+        raise TrainError(f"{out}: a search is there that does not say what it is of", "name another folder")
+    before = read(out / _GIVEN)
+    found = differences(_compared(config), _compared(before["config"]))
+    if given["data"] != before["data"]:
+        found.append(f"the data's hash is {given['data'][:12]}, was {before['data'][:12]}")
+    if given["base"] != before["base"]:
+        found.append(f"the base's weights are {given['base']}, were {before['base']}")
+    if found:
+        raise TrainError(
+            f"{out}: a search is there, and cannot go on with another config: {'; '.join(found)}",
+            "give what was given before, or name another folder",
+        )
+
+
+def _compared(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What has to be the same where a search goes on: not how many trials, nor where the same data lie."""
+    data = {key: one for key, one in config["data"].items() if key not in ("source", "images", "format")}
+    return {**config, "data": data, "search": {key: one for key, one in config["search"].items() if key != "trials"}}
