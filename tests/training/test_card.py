@@ -20,7 +20,7 @@ from manylens.evaluation.evaluate import evaluate
 from manylens.models.adapted.classifier import AdaptedClassifier
 from manylens.runtime.rates import Rates
 from manylens.training import card, card_data, card_figures
-from manylens.training.config import DataSection
+from manylens.training.config import DataSection, RecordSection
 from manylens.training.run import Job
 from tests.training.test_exporting import SMALL, shapes
 
@@ -249,6 +249,14 @@ def test_the_command_stands_there_as_it_was_given(made):
 
 def test_odd_names_do_not_break_a_table():
     assert card.table(["a|b"], [["c\nd | e"]]) == "| a\\|b |\n| --- |\n| c d \\| e |"
+
+
+def test_card_and_docs_agree_on_how_many_pictures():
+    usual = RecordSection().pictures
+    assert usual == card.PICTURES
+    docs = Path(__file__).parents[2] / "docs"
+    assert f"`record.pictures` ({usual}) of its pictures" in (docs / "export.md").read_text()
+    assert f"`record.pictures` of the validation pictures ({usual})" in (docs / "train.md").read_text()
 
 
 # ------------------------------------------------------------------ rights

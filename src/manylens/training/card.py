@@ -16,7 +16,7 @@ from manylens.models import checkpoint
 from manylens.runtime.cpu import cpu_name, threads
 from manylens.runtime.paths import replacing
 from manylens.training import card_data, card_figures
-from manylens.training.config import Config
+from manylens.training.config import Config, RecordSection
 from manylens.training.recipes import RECIPES, find
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from manylens.session import Session
 
 CARD = "README.md"
-PICTURES = 200
+PICTURES = RecordSection().pictures
 """Of the validation split that the figures are of, at most."""
 
 _FEW = 30
