@@ -191,6 +191,38 @@ def test_a_folder_that_is_not_there(shipped: Catalog, ref: str) -> None:
         shipped.resolve(ref)
 
 
+def test_a_mistyped_folder_is_not_looked_for_on_a_hub(
+    shipped: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownModelError, match=r"^runs/frist: no such folder; give the folder of a model$"):
+        shipped.resolve("runs/frist")
+    for name in ("runs/first", "runs/lora", "mine/first"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "runs" / "frist.txt").touch()
+    for ref, near in (("runs/frist", "runs/first"), (str(tmp_path / "mine" / "fist"), str(tmp_path / "mine/first"))):
+        with pytest.raises(UnknownModelError) as caught:
+            shipped.resolve(ref)
+        assert (caught.value.what, caught.value.remedy) == (f"{ref}: no such folder", f"did you mean {near}?")
+    with pytest.raises(UnknownModelError, match=r"^mine/else: no such folder; give"):
+        shipped.resolve("mine/else")
+    assert shipped.resolve("someone/some-model").source == "hub"
+    (tmp_path / "facebook").mkdir()
+    assert shipped.resolve("facebook/dinov2-small").source == "hub"  # the catalog comes first
+
+
+def test_a_run_without_a_model_says_so(shipped: Catalog, tmp_path: Path) -> None:
+    run = tmp_path / "part"
+    run.mkdir()
+    (run / "run.json").write_text('{"state": "stopped"}')
+    said = r"part: the run has no model yet \(its state is stopped\); end it with --resume$"
+    with pytest.raises(UnknownModelError, match=said):
+        shipped.resolve(run)
+    (run / "run.json").write_text("[]")
+    with pytest.raises(UnknownModelError, match="its state is unknown"):
+        shipped.resolve(run)
+
+
 def test_a_file_is_not_a_model(shipped: Catalog, tmp_path: Path) -> None:
     path = _folder(tmp_path, config={}) / "model.safetensors"
     with pytest.raises(UnknownModelError, match="give the folder that it lies in"):

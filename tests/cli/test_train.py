@@ -56,6 +56,14 @@ def test_a_run_is_trained_listed_used_and_exported(typed, pictures, tmp_path):
     assert code == 0
     assert out.splitlines()[0].split("\t")[-2:] == ["head.kind", "optimiser.lr"]
     assert len(out.splitlines()) == 3
+    (tmp_path / "runs" / "bad").mkdir()
+    (tmp_path / "runs" / "bad" / "run.json").write_text('{"state": "failed"}')
+    (tmp_path / "runs" / "bad" / "config.yaml").write_text("task: classify\n")
+    code, out, err = typed("runs", "--keys", "seed,head.kind")
+    assert out.splitlines()[0].split("\t")[3:] == ["balanced_accuracy", "epochs", "seconds", "seed", "head.kind"]
+    assert (len(out.splitlines()), err) == (3, "not shown: 1 that trained nothing (--all shows them)\n")
+    assert len(typed("runs", "--all")[1].splitlines()) == 4
+    assert len(json.loads(typed("runs", "--json")[1])) == 3
     code, out, _ = typed("classify", str(pictures / "dark" / "0.png"), "--model", "runs/first", "--json")
     assert code == 0
     assert {label["name"] for label in json.loads(out)["labels"]} == {"dark", "light"}
@@ -63,6 +71,18 @@ def test_a_run_is_trained_listed_used_and_exported(typed, pictures, tmp_path):
     assert code == 0, err
     assert (tmp_path / "out" / "model.onnx").exists()
     assert (tmp_path / "runs" / "first" / "model" / "README.md").exists()
+
+
+def test_a_side_that_is_made_whole_patches_is_said(typed):
+    code, _, err = typed("train", "-o", "runs/x", "--set", "side=30", "--epochs", "1")
+    assert code == 0, err
+    assert "side 30 becomes 28, whole patches of 7 pixels" in err.splitlines()
+
+
+def test_a_mistyped_run_is_told_as_such(typed, pictures, tmp_path):
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    code, _, err = typed("classify", str(pictures / "dark" / "0.png"), "--model", "runs/frist")
+    assert (code, err) == (2, "error: runs/frist: no such folder; did you mean runs/first?\n")
 
 
 def test_an_ablation_prints_means_and_differences(typed):

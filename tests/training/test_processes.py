@@ -19,7 +19,7 @@ MODES = {
 }
 
 
-def train(words: list[str], home: Path, processes: int) -> None:
+def train(words: list[str], home: Path, processes: int) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "MANYLENS_HOME": str(home), "OMP_NUM_THREADS": "1", "MANYLENS_DEBUG": ""}
     command = [sys.executable, "-c", "from manylens.cli import main; main()", "train", *words]
     if processes > 1:
@@ -29,6 +29,7 @@ def train(words: list[str], home: Path, processes: int) -> None:
         command = [*launcher, str(script), "train", *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr[-3000:]
+    return done
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -39,7 +40,10 @@ def test_two_processes_end_where_one_does(mode, stripes, tiny_vit, tmp_path):
         home.mkdir()
         out = tmp_path / f"run-{processes}"
         words = [*COMMON, *MODES[mode], "--data", str(stripes), "--model", str(tiny_vit), "-o", str(out)]
-        train(words, home, processes)
+        printed = train(words, home, processes)
+        assert printed.stdout.count("the model: --model") == 1  # the first process talks for all
+        said = [line for line in printed.stderr.splitlines() if line.startswith(("features of", "train: 0 %"))]
+        assert len(said) == len(set(said))
         record = json.loads((out / "run.json").read_text())
         assert record["state"] == "done"
         found.append((load_file(out / "model" / "model.safetensors"), record["figures"]))

@@ -12,11 +12,14 @@ from pathlib import Path
 from manylens.catalog.families import estimated_memory_mb, recognise, with_family
 from manylens.catalog.reader import read_catalog
 from manylens.catalog.row import DEFAULT_PATTERNS, UNKNOWN_LICENCE, Row
-from manylens.catalog.trained import base_of, model_folder
+from manylens.catalog.trained import base_of, check_finished, model_folder
 from manylens.errors import UnknownModelError
 
 OWN = "manylens/"
 """Owner of our own ids: such a name is never looked for on a hub."""
+
+_PATHS = (".", "~", "/", "runs/")
+"""How a name begins that can only mean a folder."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -99,7 +102,7 @@ class Catalog:
                 (`WeightsStore.identify`).
 
         Raises:
-            UnknownModelError: It is none of these.
+            UnknownModelError: It is none of these, or a run that has no model yet.
             UnsupportedError: It is a folder whose family nothing here loads.
             WeightsError: It is a folder, but not in the hub's format.
         """
@@ -108,17 +111,20 @@ class Catalog:
             return self._rows[name]
         path = Path(name).expanduser()
         if name and path.is_dir():
+            check_finished(path)
             row = folder_row(model_folder(path), name)
             base = base_of(model_folder(path))
             return row if base is None else with_base(row, self.resolve(base))
-        if _HUB_ID.fullmatch(name) and not name.startswith(OWN):
-            return _hub_row(name)
         if path.is_file():
             raise UnknownModelError(
                 f"{name}: a file, not a model", "give the folder that it lies in, with its config.json"
             )
-        if name.startswith((".", "~", "/")):
-            raise UnknownModelError(f"{name}: no such folder", "give the folder of a model, with its config.json")
+        if name.startswith(_PATHS) or ("/" in name and not name.startswith(OWN) and path.parent.is_dir()):
+            near = difflib.get_close_matches(path.name, _folders(path.parent), n=1)
+            remedy = f"did you mean {Path(name).parent / near[0]}?" if near else "give the folder of a model"
+            raise UnknownModelError(f"{name}: no such folder", remedy)
+        if _HUB_ID.fullmatch(name) and not name.startswith(OWN):
+            return _hub_row(name)
         raise self._unknown(name)
 
     def _unknown(self, identity: str) -> UnknownModelError:
@@ -132,6 +138,14 @@ class Catalog:
         return UnknownModelError(
             f"{identity or 'an empty name'}: no such model", f"did you mean {names[near[0]]}? {hint}" if near else hint
         )
+
+
+def _folders(place: Path) -> list[str]:
+    """Names of the folders in one; none where it cannot be read."""
+    try:
+        return [one.name for one in place.iterdir() if one.is_dir()]
+    except OSError:
+        return []
 
 
 def folder_row(folder: Path, name: str) -> Row:

@@ -6,6 +6,8 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
+from manylens.errors import UnknownModelError
+
 RUN, MODEL = "run.json", "model"
 _MODEL_TYPE = "manylens-adapted"
 
@@ -14,6 +16,20 @@ def model_folder(folder: Path) -> Path:
     """The folder of the model: that of a run lies in it."""
     inner = folder / MODEL
     return inner if (folder / RUN).is_file() and inner.is_dir() else folder
+
+
+def check_finished(folder: Path) -> None:
+    """Refuse the folder of a run that has no model yet.
+
+    Raises:
+        UnknownModelError: Says how far the run is.
+    """
+    if not (folder / RUN).is_file() or (folder / MODEL).is_dir():
+        return
+    state = "unknown"
+    with suppress(OSError, ValueError, AttributeError):
+        state = json.loads((folder / RUN).read_text(encoding="utf-8")).get("state", state)
+    raise UnknownModelError(f"{folder}: the run has no model yet (its state is {state})", "end it with --resume")
 
 
 def base_of(folder: Path) -> str | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from manylens import models
-from manylens.catalog.trained import MODEL, RUN
+from manylens.catalog.trained import RUN
 from manylens.errors import EngineError, ManylensError, OutputError
 from manylens.models import network
 from manylens.runtime.engines import EngineSettings
@@ -23,7 +23,7 @@ from manylens.runtime.machine import library_version
 from manylens.training.agreement import Parity, compared, judge
 from manylens.training.balance.names import check_name
 from manylens.training.errors import TrainError
-from manylens.training.record import CONFIG, told
+from manylens.training.record import CONFIG
 from manylens.training.values import read
 from manylens.version import __version__
 
@@ -91,7 +91,8 @@ def export(
         say: Called with a line for each network.
 
     Raises:
-        TrainError: The run has no model yet, the format is not known, or a file is there already.
+        TrainError: The format is not known, or a file is there already.
+        UnknownModelError: There is no such model, or it is a run that has none yet.
         EngineError: The network cannot be written so, or answers otherwise; nothing is left behind.
         OutputError: The folder cannot be written.
     """
@@ -102,7 +103,6 @@ def export(
     if not tolerance > 0:
         raise TrainError(f"tolerance {tolerance}: is not above 0", "leave it away, or give such as 0.001")
     folder = Path(out)
-    check_finished(model)
     row, loaded = _loaded(session or default_session(), model)
     try:
         found = portable.of(loaded)
@@ -119,19 +119,6 @@ def export(
         return Exported(wanted, parity)
     finally:
         loaded.close()
-
-
-def check_finished(model: str | os.PathLike[str]) -> None:
-    """Refuse the folder of a run that has no model yet.
-
-    Raises:
-        TrainError: Says how far the run is.
-    """
-    folder = Path(model)
-    if not (folder / RUN).is_file() or (folder / MODEL).is_dir():
-        return
-    state = told(folder).get("state", "unknown")
-    raise TrainError(f"{folder}: the run has no model yet (its state is {state})", "end it with --resume")
 
 
 def _loaded(session: Session, model: str | os.PathLike[str]) -> tuple[Row, Any]:

@@ -189,7 +189,10 @@ class OnEncoder(Recipe):
 
     def _fitting(self, side: int) -> int:
         patch = self.given.trainable.patch or 1
-        return max(patch, round(side / patch) * patch)
+        fitting = max(patch, round(side / patch) * patch)
+        if self.config.side and fitting != side:
+            self.given.say(f"side {side} becomes {fitting}, whole patches of {patch} pixels")
+        return fitting
 
 
 def needs_of(kind: str, labels: int, options: Mapping[str, Any]) -> tuple[str, ...]:
