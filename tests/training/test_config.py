@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from manylens.training.config import Config
+from manylens.training.errors import TrainError
 from manylens.training.values import keys, read, write
 
 
@@ -39,3 +40,17 @@ def test_the_batch_fits_the_recipe_where_nothing_is_said(task, recipe, given, ba
     made = Config.of({"task": task, "recipe": recipe, "loop": {"batch_size": given}})
     assert made.loop.batch_size == batch
     assert made.changed({"seed": 3}).loop.batch_size == batch
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"task": "classify", "seeed": 1}, r"^config 'seeed': there is no such key; did you mean seed\?$"),
+        ({"task": "clasify", "seeed": 1}, r"^config 'task': 'clasify' does not fit \(and 1 more mistake\); "),
+        ({"loop": {"epochs": 0}, "side": 3}, r"^config 'task': is missing \(and 2 more mistakes\); give it"),
+        ({"task": "embed", "a": 1, "b": 2}, r"^config 'a': there is no such key \(and 1 more mistake\); see docs"),
+    ],
+)
+def test_one_mistake_is_told_and_the_others_counted(values, says):
+    with pytest.raises(TrainError, match=says):
+        Config.of(values)

@@ -346,15 +346,16 @@ class Config(_Section):
 
 
 def _said(error: ValidationError) -> TrainError:
-    """The first mistake, in one line."""
-    first = error.errors()[0]
+    """The first mistake, and how many more there are, in one line."""
+    first, *others = error.errors()
+    more = f" (and {len(others)} more mistake{'s' if len(others) > 1 else ''})" if others else ""
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         near = nearest(key, keys(Config))
         return TrainError(
-            f"config {key!r}: there is no such key", f"did you mean {near}?" if near else "see docs/train.md"
+            f"config {key!r}: there is no such key{more}", f"did you mean {near}?" if near else "see docs/train.md"
         )
     if first["type"] == "missing":
-        return TrainError(f"config {key!r}: is missing", f"give it, as in --set {key}=...")
+        return TrainError(f"config {key!r}: is missing{more}", f"give it, as in --set {key}=...")
     reason = first["msg"][0].lower() + first["msg"][1:]
-    return TrainError(f"config {key!r}: {first.get('input')!r} does not fit", reason)
+    return TrainError(f"config {key!r}: {first.get('input')!r} does not fit{more}", reason)
