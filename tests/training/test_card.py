@@ -290,3 +290,10 @@ def test_rights_of_a_coco_file(tmp_path):
     assert card_data.rights(section, records(tmp_path)) == "CC BY 4.0 (https://example.org); CC0."
     (tmp_path / "labels.json").write_text("[1]")
     assert card_data.rights(section, records(tmp_path)) == card_data.NOT_STATED
+
+
+def test_progress_says_that_it_is_the_card(made):
+    said: list[str] = []
+    made.card(progress=lambda done, line: said.append(line))
+    count = made.job.dataset.splits["val"]
+    assert said == [f"the card: measuring picture {number} of {count}" for number in range(1, count + 1)]

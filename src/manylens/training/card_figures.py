@@ -94,6 +94,10 @@ def _evaluated(
 ) -> Evaluation:
     from manylens.evaluation.evaluate import evaluate
 
+    def told(done: float, line: str) -> None:
+        if progress is not None:
+            progress(done, f"the card: measuring picture {max(round(done * len(part)), 1)} of {len(part)}")
+
     return evaluate(
         part,
         task=options["task"],
@@ -103,7 +107,7 @@ def _evaluated(
         session=session,
         resamples=RESAMPLES,
         seed=seed,
-        progress=progress,
+        progress=told,
         **given,
     )
 
