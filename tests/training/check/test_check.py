@@ -11,6 +11,7 @@ from manylens.data import Annotation, Category, Dataset, Record, rle
 from manylens.data.looks import Look
 from manylens.media import Image
 from manylens.training.check import Checker, check, resized, run
+from manylens.training.check.findings import ERRORS
 from manylens.training.errors import TrainError
 
 
@@ -101,6 +102,31 @@ def test_the_words_of_errors(tmp_path):
         check(Dataset.of(labelled(tmp_path, SOUND)), task="classify", allow=["one-exampl"])
     with pytest.raises(TrainError, match=r"split 'learn': there is none.*name one of train, val"):
         check(Dataset.of(labelled(tmp_path, SOUND)), task="classify", train="learn")
+
+
+def test_what_stops_a_training_says_how_it_is_allowed(tmp_path):
+    data = Dataset.of(labelled(tmp_path, {"train": {"dog": 4, "cat": 1}, "val": {"dog": 2, "eel": 2}}))
+    allowed: list[str] = []
+    for _ in range(2):  # each line allows what those before it did, too
+        with pytest.raises(TrainError, match=r", or allow it with --set data\.allow=\[[a-z,-]+\]$") as error:
+            check(data, task="classify", allow=allowed).stop()
+        allowed = str(error.value).rpartition("[")[2].rstrip("]").split(",")
+    assert {*allowed} == {"held-out-only", "one-example"}
+    report = check(data, task="classify", allow=allowed)
+    report.stop()
+    with pytest.raises(TrainError) as error:  # strict asks for no warning at all
+        report.stop(strict=True)
+    assert "data.allow" not in str(error.value)
+    nothing = check(Dataset.of(labelled(tmp_path, {"train": {"": 2}, "val": {"a": 2}})), task="classify")
+    with pytest.raises(TrainError) as error:
+        nothing.stop()
+    assert "data.allow" not in str(error.value)
+
+
+def test_the_guide_names_the_kinds_that_can_be_allowed():
+    guide = (Path(__file__).parents[3] / "docs" / "train.md").read_text()
+    told = guide.split("`data.allow`", 1)[1].split("`data.strict`", 1)[0]
+    assert all(f"`{kind}`" in told for kind in ERRORS)
 
 
 def test_statistics_of_labels(tmp_path):

@@ -108,12 +108,12 @@ class Report:
             strict: Whether warnings count too.
 
         Raises:
-            TrainError: The first finding, and how many more there are.
+            TrainError: The first finding, how many more there are, and how it is allowed where it can be.
         """
         wrong = (*self.errors, *(self.warnings if strict else ()))
         if wrong:
             more = f" (and {many(len(wrong) - 1, 'more finding')})" if len(wrong) > 1 else ""
-            raise TrainError(f"{wrong[0].what}{more}", wrong[0].remedy)
+            raise TrainError(f"{wrong[0].what}{more}", f"{wrong[0].remedy}{self._allowing(wrong[0])}")
 
     def lines(self) -> list[str]:
         """All of it for people: errors, warnings, then figures."""
@@ -130,6 +130,14 @@ class Report:
             "copies": None if self.copies is None else self.copies.to_json(),
             "sizes": self.sizes.to_json(),
         }
+
+    def _allowing(self, finding: Finding) -> str:
+        """How a finding is allowed, beside those that are already; empty where it cannot be."""
+        if finding not in self.errors or finding.kind not in ERRORS:
+            return ""
+        already = (one.kind for one in self.warnings if one.kind in ERRORS)
+        kinds = ",".join(dict.fromkeys((*already, finding.kind)))
+        return f", or allow it with --set data.allow=[{kinds}]"
 
     def _lines(self) -> Iterator[str]:
         for name, findings in (("error", self.errors), ("warning", self.warnings)):
