@@ -46,6 +46,10 @@ def test_the_columns_are_few_and_short(tmp_path):
     assert lines[1][1:7] == ["done", "classify", "0.6667", "4", "4", "0.001235"]
     assert [line[0] for line in lines] == [str(tmp_path / name) for name in "123"]  # by their start
     assert all(cell not in ("None", "[]", "{}") and len(cell) <= 32 for line in lines for cell in line[1:])
+    few, cut, left = table(found([tmp_path]), width=len(str(tmp_path)) + 80)
+    assert (few, len(cut[0]), [*few[6:], *left]) == (columns[: len(few)], len(few), [*columns[6:], *more])
+    assert 7 <= len(few) < len(columns)
+    assert len(table(found([tmp_path]), width=1)[0]) == 7
     keys = ["head.kind", "data.check", "schedule.milestones", "data.source"]
     columns, lines, more = table(found([tmp_path]), keys)
     assert (columns[6:], more) == (keys, [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -242,7 +243,8 @@ def runs(
     listed, hidden = (rows, "") if all else shown(rows)
     if listed:
         named = None if keys is None else [key.strip() for key in keys.split(",") if key.strip()]
-        columns, lines, more = table(listed, named)
+        width = get_terminal_size().columns if sys.stdout.isatty() else None
+        columns, lines, more = table(listed, named, width)
         output.table("runs", columns, lines)
         if more:
             verb = "key differs" if len(more) == 1 else "keys differ"

@@ -137,12 +137,15 @@ def shown(runs: Sequence[Run]) -> tuple[list[Run], str]:
     return [run for run in runs if not (run.part or run.idle)], line
 
 
-def table(runs: Sequence[Run], keys: Sequence[str] | None = None) -> tuple[list[str], list[list[str]], list[str]]:
+def table(
+    runs: Sequence[Run], keys: Sequence[str] | None = None, width: int | None = None
+) -> tuple[list[str], list[list[str]], list[str]]:
     """Columns and lines: state, recipe, the figure chosen by, epochs, seconds, and keys of the config.
 
     Args:
         runs: At least one.
         keys: Of the config; by default those in which most runs differ, few enough for a terminal.
+        width: Letters of a line, in which keys that are not named shall fit; at least one is shown.
 
     Returns:
         Columns, lines, and the keys that differ and have no column.
@@ -176,8 +179,16 @@ def table(runs: Sequence[Run], keys: Sequence[str] | None = None) -> tuple[list[
                 *(_cell(run.config.get(key)) for key in columns),
             ]
         )
-    more = [] if keys is not None else differ[_KEYS:]
-    return ["run", "state", "recipe", figure, "epochs", "seconds", *columns], lines, more
+    header = ["run", "state", "recipe", figure, "epochs", "seconds", *columns]
+    if keys is not None:
+        return header, lines, []
+    wide = [max(map(len, column)) + 2 for column in zip(header, *lines, strict=True)]
+    kept = len(columns)
+    while width is not None and kept > 1 and sum(wide) > width:
+        wide.pop()
+        kept -= 1
+    end = len(header) - len(columns) + kept
+    return header[:end], [line[:end] for line in lines], differ[kept:]
 
 
 def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
