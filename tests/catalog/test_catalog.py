@@ -204,8 +204,9 @@ def test_a_mistyped_folder_is_not_looked_for_on_a_hub(
         with pytest.raises(UnknownModelError) as caught:
             shipped.resolve(ref)
         assert (caught.value.what, caught.value.remedy) == (f"{ref}: no such folder", f"did you mean {near}?")
-    with pytest.raises(UnknownModelError, match=r"^mine/else: no such folder; give"):
-        shipped.resolve("mine/else")
+    with pytest.raises(UnknownModelError, match=r"^mine/first/else: no such folder; give"):
+        shipped.resolve("mine/first/else")
+    assert shipped.resolve("mine/dinov2-of-another").source == "hub"
     assert shipped.resolve("someone/some-model").source == "hub"
     (tmp_path / "facebook").mkdir()
     assert shipped.resolve("facebook/dinov2-small").source == "hub"  # the catalog comes first

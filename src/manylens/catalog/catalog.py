@@ -119,8 +119,10 @@ class Catalog:
             raise UnknownModelError(
                 f"{name}: a file, not a model", "give the folder that it lies in, with its config.json"
             )
-        if name.startswith(_PATHS) or ("/" in name and not name.startswith(OWN) and path.parent.is_dir()):
-            near = difflib.get_close_matches(path.name, _folders(path.parent), n=1)
+        near = difflib.get_close_matches(path.name, _folders(path.parent), n=1) if "/" in name else []
+        # A folder may bear the name of a hub's owner: there, only what looks like one of its own is mistyped.
+        beside = "/" in name and not name.startswith(OWN) and path.parent.is_dir()
+        if name.startswith(_PATHS) or (beside and (near or not _HUB_ID.fullmatch(name))):
             remedy = f"did you mean {Path(name).parent / near[0]}?" if near else "give the folder of a model"
             raise UnknownModelError(f"{name}: no such folder", remedy)
         if _HUB_ID.fullmatch(name) and not name.startswith(OWN):
