@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests import tiny
 
 import manylens
 from manylens.errors import UnsupportedError, WeightsError
@@ -29,31 +27,6 @@ from manylens.tasks import ClassifyRequest, SegmentRequest
 LABELS = ("ant", "bee", "cat", "dog")
 WIDTH, SIDE = 16, 28
 SHARES = (0.5, 0.3, 0.2)
-
-
-@pytest.fixture(autouse=True)
-def one_core():
-    """Networks as small as these only wait for a second thread."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
-    yield
-    os.sched_setaffinity(0, before)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return tiny.dinov2(tmp_path_factory.mktemp("base"), width=WIDTH, side=SIDE)
-
-
-@pytest.fixture
-def session(tmp_path, monkeypatch) -> manylens.Session:
-    monkeypatch.setenv("MANYLENS_HOME", str(tmp_path / "home"))
-    return manylens.Session(home=tmp_path / "home", engine="torch")
-
-
-@pytest.fixture
-def picture() -> Image:
-    return Image.of(np.random.default_rng(3).integers(0, 256, (40, 56, 3), dtype=np.uint8))
 
 
 def members(root: Path, base: Path, session, kinds, *, own=(), labels=LABELS, shares=SHARES) -> list[Member]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests import tiny
 
 import manylens
 from manylens.errors import UnsupportedError, WeightsError
@@ -35,31 +33,6 @@ HEADS = {
     "detect": ("AdaptedDetector", "detector", {"width": 8, "depth": 1}),
 }
 LEAST = {"masks": LEAST_MASK, "detect": LEAST_BOX}
-
-
-@pytest.fixture(autouse=True)
-def one_core():
-    """Networks as small as these only wait for a second thread."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
-    yield
-    os.sched_setaffinity(0, before)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return tiny.dinov2(tmp_path_factory.mktemp("base"), width=WIDTH, side=SIDE)
-
-
-@pytest.fixture
-def session(tmp_path, monkeypatch) -> manylens.Session:
-    monkeypatch.setenv("MANYLENS_HOME", str(tmp_path / "home"))
-    return manylens.Session(home=tmp_path / "home", engine="torch")
-
-
-@pytest.fixture
-def picture() -> Image:
-    return Image.of(np.random.default_rng(3).integers(0, 256, (40, 56, 3), dtype=np.uint8))
 
 
 def options_of(what: str, number: int) -> dict[str, Any]:
