@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,7 +87,7 @@ def arcface(cosines: Tensor, targets: Tensor, scale: float = 64.0, margin: float
     return functional.cross_entropy(scale * logits, targets)
 
 
-class Criterion(nn.Module):
+class Criterion(nn.Module, ABC):
     """A loss of vectors ``(B, D)`` of length 1 and classes int64 ``(B,)``; what it has of parameters learns too.
 
     Args:
@@ -98,9 +99,9 @@ class Criterion(nn.Module):
         super().__init__()
         self.classes, self.width = classes, width
 
+    @abstractmethod
     def forward(self, vectors: Tensor, targets: Tensor) -> Tensor:
         """The loss, a scalar."""
-        raise NotImplementedError
 
 
 class SupCon(Criterion):
