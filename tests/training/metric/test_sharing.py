@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from manylens.training.metric import losses
 from manylens.training.metric.sharing import whole
+from tests.training import two_processes
 
 PICTURES = 8
 
@@ -31,18 +32,10 @@ def computed(chosen: torch.Tensor) -> dict[str, torch.Tensor]:
     return found
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    torch.save(computed(torch.arange(PICTURES).chunk(2)[rank]), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distribution")
 def test_two_processes_agree_with_one(tmp_path: Path):
     expected = computed(torch.arange(PICTURES))
-    torch.multiprocessing.spawn(work, args=(str(tmp_path),), nprocs=2)
-    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    parts = two_processes.parts(computed, PICTURES, tmp_path)
     for name, one in expected.items():
         mean = (parts[0][name] + parts[1][name]) / 2  # what the training takes of gradients
         torch.testing.assert_close(mean, one, atol=1e-5, rtol=1e-4, msg=name)

@@ -12,6 +12,7 @@ from manylens.training.selfsupervised.crops import CropOptions, Crops, MultiCrop
 from manylens.training.selfsupervised.dino import Dino, DinoOptions
 from manylens.training.selfsupervised.objectives import Centre
 from manylens.training.selfsupervised.recipe import WithoutLabels
+from tests.training import two_processes
 from tests.training.selfsupervised.made_up import MEAN, STD, textures, tower
 
 PICTURES = 6
@@ -41,19 +42,10 @@ def computed(chosen: torch.Tensor) -> dict[str, torch.Tensor]:
     return found
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    torch.save(computed(torch.arange(PICTURES).chunk(2)[rank]), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distribution")
 def test_two_processes_agree_with_one(tmp_path: Path):
     whole = computed(torch.arange(PICTURES))
-    torch.multiprocessing.spawn(work, args=(str(tmp_path),), nprocs=2)
-    for rank in range(2):
-        part = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+    for rank, part in enumerate(two_processes.parts(computed, PICTURES, tmp_path)):
         assert part.keys() == whole.keys()
         for name, one in whole.items():
             assert torch.allclose(part[name].float(), one.float(), atol=2e-5), (rank, name)
